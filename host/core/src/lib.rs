@@ -1,0 +1,1 @@
+//! Processes, shared state and messages behind mphost. Plain Rust: no Rhai in it.

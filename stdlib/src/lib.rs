@@ -1,0 +1,1 @@
+//! What mphost scripts see.
