@@ -1,1 +1,4 @@
 //! Processes, shared state and messages behind mphost. Plain Rust: no Rhai in it.
+
+pub mod value;
+pub mod wire;
