@@ -10,7 +10,7 @@ use crate::value::{Callable, ErrorValue, Handle, HandleKind, RawHandle, Value};
 
 /// The next part of a message. After one that announces further parts the caller reads exactly those, and then calls
 /// [`Reader::end`].
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Token<'a> {
     /// `()`.
     Unit,
@@ -42,7 +42,8 @@ pub enum Token<'a> {
     /// A callable: `curry` values follow.
     Callable(CallableHead<'a>),
     /// An error: its cause, if it has one, and then `fields` times a key and a value follow.
-    Error(ErrorHead<'a>),
+    /// In a box, since it is by far the largest token and the rarest: all others are copied around with its size.
+    Error(Box<ErrorHead<'a>>),
     /// A handle: `attributes` values follow.
     Handle(HandleHead),
 }
@@ -94,18 +95,26 @@ impl<'a> Reader<'a> {
             ));
         }
         Ok(match tag {
-            tag::UNIT => Token::Unit,
-            tag::FALSE => Token::Bool(false),
-            tag::TRUE => Token::Bool(true),
             tag::INT16 => Token::Int(i16::from_le_bytes(self.array()?).into()),
             tag::INT32 => Token::Int(i32::from_le_bytes(self.array()?).into()),
             tag::INT64 => Token::Int(i64::from_le_bytes(self.array()?)),
+            tag::STR => Token::Str(self.text()?),
+            _ => return self.other_token(tag),
+        })
+    }
+
+    /// The tokens that aren't worth a place in the code of every caller.
+    #[inline(never)]
+    fn other_token(&mut self, tag: u8) -> Result<Token<'a>, WireError> {
+        Ok(match tag {
+            tag::UNIT => Token::Unit,
+            tag::FALSE => Token::Bool(false),
+            tag::TRUE => Token::Bool(true),
             tag::FLOAT => Token::Float(f64::from_bits(u64::from_le_bytes(self.array()?))),
             tag::CHAR => {
                 let number = u32::from_le_bytes(self.array()?);
                 Token::Char(char::from_u32(number).ok_or(WireError::BadChar(number))?)
             }
-            tag::STR => Token::Str(self.text()?),
             tag::BLOB => Token::Blob(self.bytes()?),
             tag::ARRAY => {
                 self.begin()?;
@@ -121,7 +130,7 @@ impl<'a> Reader<'a> {
                 inclusive: self.flags(1)? == 1,
             },
             tag::CALLABLE => Token::Callable(self.callable_head()?),
-            tag::ERROR => Token::Error(self.error_head()?),
+            tag::ERROR => Token::Error(Box::new(self.error_head()?)),
             tag::HANDLE => Token::Handle(self.handle_head()?),
             _ => return Err(WireError::UnknownTag(tag)),
         })
@@ -242,6 +251,7 @@ impl<'a> Reader<'a> {
         Ok(entries)
     }
 
+    #[inline(never)]
     fn callable_head(&mut self) -> Result<CallableHead<'a>, WireError> {
         self.begin()?;
         let flags = self.flags(tag::CALLABLE_NATIVE | tag::CALLABLE_MODULE)?;
@@ -257,6 +267,7 @@ impl<'a> Reader<'a> {
         })
     }
 
+    #[inline(never)]
     fn error_head(&mut self) -> Result<ErrorHead<'a>, WireError> {
         self.begin()?;
         let flags = self.flags(tag::ERROR_POSITION | tag::ERROR_CAUSE)?;
@@ -278,6 +289,7 @@ impl<'a> Reader<'a> {
         })
     }
 
+    #[inline(never)]
     fn handle_head(&mut self) -> Result<HandleHead, WireError> {
         self.begin()?;
         let kind = self.byte()?;
