@@ -1,4 +1,20 @@
 //! Processes, shared state and messages behind mphost. Plain Rust: no Rhai in it.
 
+pub mod clock;
+pub mod error;
+pub mod event;
+pub mod eventcount;
+pub mod permit;
+pub mod position;
+pub mod queue;
+pub mod reap;
+pub mod session;
+pub mod shared;
+pub mod signals;
+mod sys;
+pub mod table;
 pub mod value;
+pub mod wait;
 pub mod wire;
+
+pub use error::{CoreError, Result};

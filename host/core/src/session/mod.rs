@@ -1,0 +1,241 @@
+//! The session: one program, all its processes, one memory.
+//!
+//! The main process makes it, forked children inherit it, exec'ed children attach to its
+//! descriptor. Everything that is shared lies in it and is found by index and generation, so that
+//! passing a handle to another process is passing two numbers.
+//!
+//! Invariants: whatever dies at whatever instruction, the others go on; nothing is left
+//! behind (the memory has no name); one thread of each process uses the session.
+
+pub(crate) mod layout;
+pub(crate) mod objects;
+pub(crate) mod pages;
+
+use crate::error::{CoreError, Result};
+use crate::sys::memory::Region;
+use crate::sys::mutex::Guard;
+use crate::table::{self, SlotId};
+use layout::{Entry, Header, Layout, MAGIC, Slot};
+pub use objects::{ObjRef, ObjectKind, RawHandle};
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+/// A process's access to the session's memory. There is one in a process: [`session`].
+#[derive(Debug)]
+pub struct Session {
+    region: Region,
+    layout: Layout,
+    /// This process's slot, packed.
+    me: AtomicU64,
+}
+
+static SESSION: AtomicPtr<Session> = AtomicPtr::new(std::ptr::null_mut());
+
+/// How much of the session's tables is in use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Usage {
+    /// Shared objects that exist.
+    pub objects: usize,
+    /// Pages (4 KiB) that objects own.
+    pub pages: usize,
+    /// Slots of processes that are starting, live or dead and not yet released.
+    pub processes: usize,
+}
+
+/// The session of this process, if there is one.
+#[inline]
+#[must_use]
+pub fn try_session() -> Option<&'static Session> {
+    // SAFETY: the pointer is null or a leaked box, never freed.
+    unsafe { SESSION.load(Ordering::Acquire).as_ref() }
+}
+
+/// The session of this process.
+///
+/// # Panics
+/// If there is none: the host makes one before anything else.
+#[inline]
+#[must_use]
+pub fn session() -> &'static Session {
+    try_session().expect("the session is made before anything uses it")
+}
+
+/// Makes this process, just forked, the one that `slot` describes. The first thing in the child:
+/// the session still takes it for its parent.
+pub fn after_fork(slot: SlotId) {
+    session().me.store(slot.to_u64(), Ordering::SeqCst);
+    crate::signals::after_fork();
+    crate::reap::after_fork();
+    table::begin_here(slot);
+}
+
+impl Session {
+    /// Makes a new session, with this process as its main process.
+    ///
+    /// # Errors
+    /// `Os` if the kernel gives no memory for it, not even 256 MiB of address space.
+    pub fn create() -> Result<&'static Self> {
+        let region = Region::create()?;
+        let layout = Layout::of(&region);
+        let session = Self::install(region, layout);
+        let header = session.header();
+        header.mutex.init();
+        header.page_no_run.store(u32::MAX, Ordering::Relaxed);
+        header.magic.store(MAGIC, Ordering::Release);
+        let main = table::allocate("MainProcess", SlotId::NONE, false, 0)?;
+        header.main.store(main.to_u64(), Ordering::SeqCst);
+        session.me.store(main.to_u64(), Ordering::SeqCst);
+        table::begin_here(main);
+        Ok(session)
+    }
+
+    /// Attaches this process, started by exec, to the session behind `fd` as process `slot`.
+    ///
+    /// # Errors
+    /// `Value` if the descriptor is no session's memory or the slot isn't waiting for a process.
+    pub fn attach(fd: OwnedFd, slot: SlotId) -> Result<&'static Self> {
+        let region = Region::attach(fd)?;
+        let layout = Layout::of(&region);
+        let magic: &AtomicU64 = region.at(0).ok_or(CoreError::NoSession)?;
+        if magic.load(Ordering::Acquire) != MAGIC {
+            return Err(CoreError::Value(
+                "this descriptor is not the memory of a session of this version".into(),
+            ));
+        }
+        let session = Self::install(region, layout);
+        session.me.store(slot.to_u64(), Ordering::SeqCst);
+        if !matches!(
+            table::status(slot),
+            table::SlotStatus::Starting | table::SlotStatus::Live
+        ) {
+            return Err(CoreError::Value(
+                "the session doesn't expect this process".into(),
+            ));
+        }
+        table::begin_here(slot);
+        Ok(session)
+    }
+
+    fn install(region: Region, layout: Layout) -> &'static Self {
+        // Leaked on purpose: references into the region are used until the process ends.
+        let session: &'static Self = Box::leak(Box::new(Self {
+            region,
+            layout,
+            me: AtomicU64::new(0),
+        }));
+        SESSION.store(std::ptr::from_ref(session).cast_mut(), Ordering::Release);
+        session
+    }
+
+    /// The descriptor of the session's memory (close-on-exec): what an exec'ed child is given.
+    #[must_use]
+    pub fn fd(&self) -> BorrowedFd<'_> {
+        self.region.fd()
+    }
+
+    /// This process.
+    #[inline]
+    #[must_use]
+    pub fn me(&self) -> SlotId {
+        SlotId::from_u64(self.me.load(Ordering::Relaxed))
+    }
+
+    /// The main process.
+    #[must_use]
+    pub fn main_slot(&self) -> SlotId {
+        SlotId::from_u64(self.header().main.load(Ordering::Acquire))
+    }
+
+    /// What is in use at present.
+    ///
+    /// # Errors
+    /// `Corrupt` if the tables can't be read.
+    pub fn usage(&self) -> Result<Usage> {
+        let _guard = self.lock()?;
+        Ok(Usage {
+            objects: objects::count(self),
+            pages: pages::count(self),
+            processes: table::all().len(),
+        })
+    }
+
+    pub(crate) fn region(&self) -> &Region {
+        &self.region
+    }
+
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    #[inline]
+    pub(crate) fn header(&self) -> &'static Header {
+        self.region.at(0).expect("the header lies in every region")
+    }
+
+    #[inline]
+    pub(crate) fn slot(&self, index: u32) -> Option<&'static Slot> {
+        let index = index as usize;
+        if index >= self.layout.slots {
+            return None;
+        }
+        self.region
+            .at(self.layout.slots_at + index * size_of::<Slot>())
+    }
+
+    /// The slot of this process.
+    #[inline]
+    pub(crate) fn my_slot(&self) -> &'static Slot {
+        self.slot(self.me().index)
+            .expect("this process's slot is within the table")
+    }
+
+    #[inline]
+    pub(crate) fn entry(&self, index: u32) -> Option<&'static Entry> {
+        let index = index as usize;
+        if index >= self.layout.objects {
+            return None;
+        }
+        self.region
+            .at(self.layout.entries_at + index * size_of::<Entry>())
+    }
+
+    /// One bit for each entry: set if it is in use.
+    pub(crate) fn used_map(&self) -> &'static [AtomicU64] {
+        self.region
+            .array(self.layout.used_at, self.layout.objects / 64)
+            .expect("the used map lies in the region")
+    }
+
+    /// One bit for each entry: set if that process holds a reference to it.
+    pub(crate) fn held_map(&self, slot: u32) -> &'static [AtomicU64] {
+        let bytes = self.layout.objects / 8;
+        let index = (slot as usize).min(self.layout.slots - 1);
+        self.region
+            .array(
+                self.layout.held_at + index * bytes,
+                self.layout.objects / 64,
+            )
+            .expect("the held maps lie in the region")
+    }
+
+    /// For each page 0 if free, the number of the owning entry plus one, or a mark of `pages`.
+    pub(crate) fn owners(&self) -> &'static [AtomicU32] {
+        self.region
+            .array(self.layout.owners_at, self.layout.pages)
+            .expect("the owners lie in the region")
+    }
+
+    /// Where page `index` begins.
+    #[inline]
+    pub(crate) fn page_offset(&self, index: u32) -> usize {
+        self.layout.pages_at + index as usize * crate::sys::memory::PAGE
+    }
+
+    /// Locks the tables, repaired if somebody died inside.
+    pub(crate) fn lock(&self) -> Result<Guard<'static>> {
+        self.header().mutex.lock(|| {
+            objects::repair(self);
+            pages::repair(self);
+        })
+    }
+}

@@ -1,0 +1,110 @@
+//! Signals, turned into something that a script can look at between two steps.
+//!
+//! A handler here only notes the signal and raises *attention*; the interrupt hook of `wait`
+//! does the rest later, outside of any critical section. A handler also nudges the eventcount on
+//! which this process is about to sleep, so that a signal that arrives between looking and
+//! sleeping isn't slept over.
+//!
+//! Invariant: handlers do nothing but atomics, futex(2) and waitid(2), and keep `errno`.
+
+use crate::error::{CoreError, Result};
+use crate::session::try_session;
+use crate::sys::signal::{self, Blocked, Disposition, SavedErrno};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
+
+static ATTENTION: AtomicBool = AtomicBool::new(false);
+static PENDING: AtomicU64 = AtomicU64::new(0);
+
+/// Runs `f` with all signals blocked (but those that mean a fault): for fork and what must be
+/// noted before the child's death is.
+pub fn blocked<T>(f: impl FnOnce() -> T) -> T {
+    let _blocked = Blocked::new();
+    f()
+}
+
+/// From now on `signo` is noted ([`take_pending`]) and raises attention.
+///
+/// # Errors
+/// `Value` for a number that is no signal, `Os` for one that can't be caught.
+pub fn catch(signo: i32) -> Result<()> {
+    set(signo, Disposition::Call(note))
+}
+
+/// From now on `signo` does nothing. Errors as [`catch`].
+///
+/// # Errors
+/// As [`catch`].
+pub fn ignore(signo: i32) -> Result<()> {
+    set(signo, Disposition::Ignore)
+}
+
+/// From now on `signo` does what it does by itself (signal(7)).
+///
+/// # Errors
+/// As [`catch`].
+pub fn default(signo: i32) -> Result<()> {
+    set(signo, Disposition::Default)
+}
+
+fn set(signo: i32, disposition: Disposition) -> Result<()> {
+    if !(1..=64).contains(&signo) {
+        return Err(CoreError::Value("signal number out of range".into()));
+    }
+    signal::set(signo, disposition)
+}
+
+/// SIGURG interrupts a ppoll so that a kicked process looks; it has nothing else to say.
+pub(crate) fn install_kick() -> Result<()> {
+    set(libc::SIGURG, Disposition::Call(nothing))
+}
+
+extern "C" fn nothing(_: libc::c_int) {}
+
+extern "C" fn note(signo: libc::c_int) {
+    let _errno = SavedErrno::new();
+    PENDING.fetch_or(1 << (signo - 1), SeqCst);
+    request_attention();
+}
+
+/// The lowest caught signal that wasn't taken yet.
+#[must_use]
+pub fn take_pending() -> Option<i32> {
+    let pending = PENDING.load(SeqCst);
+    if pending == 0 {
+        return None;
+    }
+    let bit = pending.trailing_zeros();
+    PENDING.fetch_and(!(1 << bit), SeqCst);
+    Some(bit as i32 + 1)
+}
+
+/// Makes the interrupt hook run at the next opportunity; async-signal-safe.
+pub fn request_attention() {
+    ATTENTION.store(true, SeqCst);
+    if let Some(session) = try_session() {
+        let slot = session.my_slot();
+        let offset = slot.waiting_on.load(SeqCst) as usize;
+        if offset != 0
+            && let Some(event) = session.region().at::<crate::eventcount::EventCount>(offset)
+        {
+            event.nudge();
+        }
+    }
+}
+
+/// Whether attention was raised by this process's own handlers.
+#[inline]
+pub(crate) fn attention() -> bool {
+    ATTENTION.load(std::sync::atomic::Ordering::Relaxed)
+}
+
+/// Lowers attention; what was noted stays noted.
+pub(crate) fn clear_attention() {
+    ATTENTION.store(false, SeqCst);
+}
+
+/// What the parent had pending isn't the child's.
+pub(crate) fn after_fork() {
+    PENDING.store(0, SeqCst);
+    ATTENTION.store(false, SeqCst);
+}

@@ -1,0 +1,161 @@
+//! Runs a test in a process of its own that is the main process of a session.
+//!
+//! The test harness has several threads, and a session is a process's: so each test forks,
+//! and works, panics and dies in the child. A watchdog prints the table of processes of a test
+//! that hangs: who waits for what.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    reason = "not every test uses every helper"
+)]
+
+use mphost_core::clock::Deadline;
+use mphost_core::position::Position;
+use mphost_core::session::{self, Session, session};
+use mphost_core::table::{self, ExitStatus, SlotId, SlotStatus};
+use mphost_core::{reap, signals};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+/// No place in a script.
+pub const P: Position = Position::NONE;
+/// Far more than any step of a test takes.
+pub const LONG: Duration = Duration::from_secs(60);
+
+pub fn long() -> Deadline {
+    Deadline::after(LONG)
+}
+
+pub fn secs(s: f64) -> Deadline {
+    Deadline::after_secs(s)
+}
+
+fn run_and_exit(f: impl FnOnce()) -> ! {
+    // The harness would keep the message in this process's copy of its buffer.
+    std::panic::set_hook(Box::new(|info| {
+        let text = format!("process {}: {info}\n", std::process::id());
+        let _ = nix::unistd::write(std::io::stderr(), text.as_bytes());
+    }));
+    let code = match catch_unwind(AssertUnwindSafe(f)) {
+        Ok(()) => 0,
+        Err(_) => 101,
+    };
+    // SAFETY: ends the process at once, without the harness's own exit handlers.
+    unsafe { libc::_exit(code) }
+}
+
+/// Runs `f` in the main process of a new session.
+#[track_caller]
+pub fn in_session(f: impl FnOnce()) {
+    // SAFETY: the child uses nothing that another thread may hold, but the allocator, which the
+    // C library makes usable in a forked child.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => run_and_exit(|| {
+            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).unwrap();
+            Session::create().unwrap();
+            reap::install().unwrap();
+            reap::become_subreaper().unwrap();
+            watchdog(Duration::from_secs(240));
+            f();
+        }),
+        ForkResult::Parent { child } => {
+            let status = waitpid(child, None).unwrap();
+            assert_eq!(
+                status,
+                WaitStatus::Exited(child, 0),
+                "the test's process failed, see above"
+            );
+        }
+    }
+}
+
+/// A process beside the test that explains and ends it if it takes too long.
+fn watchdog(limit: Duration) {
+    let main = nix::unistd::getpid();
+    let slot = table::allocate("watchdog", session().me(), true, 0).unwrap();
+    signals::blocked(|| match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            session::after_fork(slot);
+            nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).unwrap();
+            std::thread::sleep(limit);
+            dump();
+            let _ = nix::sys::signal::kill(main, nix::sys::signal::Signal::SIGKILL);
+            std::process::exit(1);
+        }
+        ForkResult::Parent { child } => table::set_live(slot, child.as_raw()),
+    });
+}
+
+/// Prints who waits for what.
+pub fn dump() {
+    for row in table::all() {
+        eprintln!(
+            "{:?} pid {} {} {:?} waits for {:?}",
+            row.slot, row.pid, row.name, row.status, row.waiting
+        );
+    }
+}
+
+/// Starts a process that runs `f`; it inherits all handles.
+pub fn start(name: &str, f: impl FnOnce()) -> SlotId {
+    let slot = table::allocate(name, session().me(), false, 0).unwrap();
+    table::grant_all(slot).unwrap();
+    signals::blocked(|| {
+        // SAFETY: the process has one thread.
+        match unsafe { fork() }.unwrap() {
+            ForkResult::Child => {
+                session::after_fork(slot);
+                nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).unwrap();
+                nix::sys::signal::sigprocmask(
+                    nix::sys::signal::SigmaskHow::SIG_SETMASK,
+                    Some(&nix::sys::signal::SigSet::empty()),
+                    None,
+                )
+                .unwrap();
+                run_and_exit(f)
+            }
+            ForkResult::Parent { child } => table::set_live(slot, child.as_raw()),
+        }
+    });
+    slot
+}
+
+/// Waits for the end of a process, takes its status and frees its slot.
+pub fn finish(slot: SlotId) -> ExitStatus {
+    assert!(
+        table::join(slot, long(), P).unwrap(),
+        "a process doesn't end"
+    );
+    let SlotStatus::Dead(status) = table::status(slot) else {
+        panic!("joined, but not dead")
+    };
+    table::release(slot);
+    status
+}
+
+/// [`finish`] for one that must have gone well.
+#[track_caller]
+pub fn finish_well(slot: SlotId) {
+    assert_eq!(finish(slot).code(), 0);
+}
+
+pub fn kill(slot: SlotId) {
+    let pid = table::pid(slot).unwrap();
+    nix::sys::signal::kill(
+        nix::unistd::Pid::from_raw(pid),
+        nix::sys::signal::Signal::SIGKILL,
+    )
+    .unwrap();
+}
+
+/// Waits until `slot` is asleep on something.
+pub fn until_waiting(slot: SlotId) {
+    let deadline = long();
+    while table::info(slot).is_none_or(|i| i.waiting.is_none()) {
+        assert!(!deadline.has_passed(), "it never waits");
+        std::thread::yield_now();
+    }
+}
