@@ -4,6 +4,7 @@ pub mod clock;
 pub mod error;
 pub mod event;
 pub mod eventcount;
+pub mod isolate;
 pub mod permit;
 pub mod position;
 pub mod queue;
