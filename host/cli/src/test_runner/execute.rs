@@ -79,7 +79,7 @@ pub(crate) struct Outcome {
     pub(crate) leftovers: Vec<String>,
     /// A stream was longer than what is kept.
     pub(crate) truncated: bool,
-    /// From its start to its end.
+    /// From its start to its end, or to its time limit.
     pub(crate) duration: Duration,
     /// The main process.
     pub(crate) pid: i32,
@@ -281,6 +281,7 @@ pub(crate) fn execute(plan: &Plan<'_>, cancel: &Cancel) -> io::Result<Outcome> {
         None,
     );
     let ended_by_itself = woken && ended(&pidfd);
+    let duration = started.elapsed();
     let mut dump = None;
     if !woken {
         let before = running.stderr.bytes.len();
@@ -292,7 +293,6 @@ pub(crate) fn execute(plan: &Plan<'_>, cancel: &Cancel) -> io::Result<Outcome> {
         );
         dump = Some(running.stderr.bytes.split_off(before));
     }
-    let duration = started.elapsed();
     let last_pid = last_pid().unwrap_or(i32::MAX);
     let mut leftovers = Vec::new();
     if ended_by_itself {

@@ -92,7 +92,7 @@ pub(crate) fn summary(ui: &Ui, results: &[(Case, CaseResult)], skipped: usize) {
         ));
     }
     if skipped > 0 {
-        ui.eprint(&format!("cancelled; {skipped} tests were not begun"));
+        ui.eprint(&format!("cancelled; not begun: {skipped}"));
     }
     let style = if failed.is_empty() { GOOD } else { BAD };
     ui.print(&styled(

@@ -334,7 +334,7 @@ fn a_cancelled_run_ends_its_tests() {
         room.run_with(&["--jobs", "2"], &cancel)
     });
     assert_eq!(code, 130, "{text}");
-    assert!(text.contains("tests were not begun"), "{text}");
+    assert!(text.contains("cancelled; not begun: 1"), "{text}");
     assert!(text.contains("  cancelled\n"), "{text}");
     assert!(!lives("sleep 4000031"));
 }
@@ -346,4 +346,14 @@ fn a_program_that_is_missing_is_a_failure() {
     let (code, text) = room.run(&[]);
     assert_eq!(code, FAILED);
     assert!(text.contains("can't run "), "{text}");
+}
+
+#[test]
+fn the_examples_are_understood() {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../scripts"));
+    let scripts = discovery::scripts(&[folder]).unwrap();
+    assert!(!scripts.is_empty());
+    for script in scripts {
+        assert!(script.expected.is_ok(), "{:?}", script.expected);
+    }
 }
