@@ -1,0 +1,111 @@
+//! Calls that nothing matched: methods known only at run time, and errors that teach for all others.
+//!
+//! Rhai asks this hook after every native call that failed, also after one that was found and then threw, so the first
+//! thing it does is to find out whether the call had existed: then the error stays as it was.
+
+use super::{Index, suggest, type_name};
+use crate::error::{Kind, Result, raise};
+use rhai::{Dynamic, Engine, EvalContext, NativeCallContext, Position};
+
+pub(super) fn install(engine: &mut Engine, index: Index) {
+    #[expect(deprecated, reason = "Rhai marks its volatile calls so; the version is pinned")]
+    engine.on_missing_function(move |name, args, _is_method, context| {
+        look(&index, name, args, &context)
+            .map_err(|error| error.into_rhai(context.global_runtime_state().source(), Position::NONE))
+    });
+}
+
+fn look(
+    index: &Index,
+    name: &str,
+    args: &mut [&mut Dynamic],
+    context: &EvalContext<'_, '_, '_, '_, '_, '_>) -> Result<Option<Dynamic>> {
+    if let Some(this) = args.first() {
+        let this_type = this.type_id();
+        if let Some(signature) = index.methods.get(&(this_type, name)) {
+            let given = args.len() - 1;
+            return if given <= signature.most() { Ok(None) } else { Err(too_many(signature, given)) };
+        }
+        if let Some(methods) = index.dynamic.get(&this_type) {
+            let engine = context.engine();
+            let global = context.global_runtime_state();
+            let ctx = NativeCallContext::new_with_all_fields(engine, name, None, global, Position::NONE);
+            if let Some(value) = methods(&ctx, name, args)? {
+                return Ok(Some(value));
+            }
+        }
+    }
+    // Operators, properties and indexers keep Rhai's own error.
+    if !name.starts_with(|c: char| c.is_alphabetic() || c == '_') || name.contains('$') {
+        return Ok(None);
+    }
+    if let Some(signature) = index.functions.get(name) {
+        let given = args.len();
+        return if given <= signature.most() { Ok(None) } else { Err(too_many(signature, given)) };
+    }
+    if let Some(class) = args.first().and_then(|this| index.classes.get(&this.type_id())) {
+        let this_type = args[0].type_id();
+        if exists(context, name, args) {
+            return Ok(None);
+        }
+        let own = index.methods.keys().filter(|(of, _)| *of == this_type).map(|(_, method)| *method);
+        return Err(raise(
+            Kind::AttributeError,
+            format!("'{class}' object has no method '{name}'{}", suggest(name, own)),
+        ));
+    }
+    unknown(index, name, args, context)
+}
+
+fn too_many(signature: &super::Signature, given: usize) -> crate::error::Error {
+    raise(
+        Kind::TypeError,
+        format!("{}() takes at most {} arguments, {given} were given: {}", signature.name, signature.most(), signature.text),
+    )
+}
+
+/// Whether any function in reach has this name: then Rhai's error about types or a thrown one is the right one.
+fn exists(context: &EvalContext<'_, '_, '_, '_, '_, '_>, name: &str, args: &[&mut Dynamic]) -> bool {
+    let engine = context.engine();
+    context.iter_namespaces().any(|module| module.iter_script_fn_info().any(|(.., n, params, _)| n == name && params == args.len()))
+        || native_names(engine).any(|n| n == name)
+}
+
+fn native_names(engine: &Engine) -> impl Iterator<Item = String> {
+    engine
+        .collect_fn_metadata(None, |info| Some(info.metadata.name.to_string()), true)
+        .into_iter()
+}
+
+fn unknown(index: &Index, name: &str, args: &[&mut Dynamic], context: &EvalContext<'_, '_, '_, '_, '_, '_>) -> Result<Option<Dynamic>> {
+    let mut same_name: Vec<usize> = Vec::new();
+    let mut script_names: Vec<String> = Vec::new();
+    for module in context.iter_namespaces() {
+        for (.., fn_name, params, _) in module.iter_script_fn_info() {
+            if fn_name == name {
+                if params == args.len() {
+                    return Ok(None);
+                }
+                same_name.push(params);
+            }
+            script_names.push(fn_name.to_owned());
+        }
+    }
+    if let Some(params) = same_name.first() {
+        return Err(raise(
+            Kind::TypeError,
+            format!("{name}() takes {params} argument{}, {} were given", if *params == 1 { "" } else { "s" }, args.len()),
+        ));
+    }
+    let natives: Vec<String> = native_names(context.engine()).collect();
+    if natives.iter().any(|n| n == name) {
+        return Ok(None);
+    }
+    let known = script_names.iter().map(String::as_str).chain(index.functions.keys().copied());
+    let hint = suggest(name, known.chain(natives.iter().map(String::as_str)));
+    let of = match args.first() {
+        Some(this) if hint.is_empty() => format!(" (called with {})", type_name(this)),
+        _ => String::new(),
+    };
+    Err(raise(Kind::NameError, format!("function '{name}' is not defined{of}{hint}")))
+}

@@ -1,0 +1,433 @@
+//! Between a script's values and messages: one pass each way, no tree in between.
+//!
+//! [`Encoder`] writes a [`Dynamic`] as a message of the core's wire format, or refuses with a `PicklingError` that names the type
+//! and the path to it; nothing has been sent then. [`Decoder`] builds the value again in the receiving process.
+//!
+//! Handles: a type that can travel says so by [`portable`], its kinds are decoded by what [`decoder`] registered. A message owns
+//! one reference to each session object in it: [`Encoder::seal`] takes them, once it is certain that the message is whole.
+//!
+//! Script functions travel by name; a closure's name is a hash that all processes of a program agree on, and what it captured
+//! travels as values.
+
+use crate::core_error::from_wire;
+use crate::error::{ErrorDetail, Kind, Result, ScriptError, raise};
+use mphost_core::session::{ObjRef, session};
+use mphost_core::value::{HandleKind, RawHandle};
+use mphost_core::wire::{CallableHead, ErrorHead, HandleHead, PositionHead, Reader, Token, Writer};
+use rhai::{Array, Blob, Dynamic, FnPtr, ImmutableString, Map, Shared};
+use std::any::TypeId;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
+
+type EncodeFn = fn(&Dynamic, &mut Encoder) -> Result<()>;
+type DecodeFn = fn(HandleHead, &mut Decoder<'_>) -> Result<Dynamic>;
+
+#[derive(Default)]
+struct Tables {
+    encoders: HashMap<TypeId, EncodeFn>,
+    decoders: HashMap<HandleKind, DecodeFn>,
+    natives: HashMap<String, FnPtr>,
+    scripts: HashMap<ImmutableString, Vec<Shared<rhai::ScriptFuncDef>>>,
+}
+
+thread_local! {
+    static TABLES: RefCell<Tables> = RefCell::new(Tables::default());
+}
+
+/// Says that values of type `T` can travel, and how.
+pub fn portable<T: 'static>(encode: EncodeFn) {
+    TABLES.with_borrow_mut(|tables| tables.encoders.insert(TypeId::of::<T>(), encode));
+}
+
+/// Says how handles of a kind are made again in the receiving process.
+pub fn decoder(kind: HandleKind, decode: DecodeFn) {
+    TABLES.with_borrow_mut(|tables| tables.decoders.insert(kind, decode));
+}
+
+/// Makes a native function known by its full name (`os__getpid`), under which it travels.
+pub fn native_function(name: String, pointer: FnPtr) {
+    TABLES.with_borrow_mut(|tables| tables.natives.insert(name, pointer));
+}
+
+/// Makes the functions of a compiled script known, so that closures are found again by their names.
+pub fn script_functions(library: &rhai::Module) {
+    TABLES.with_borrow_mut(|tables| {
+        for (.., name, _, definition) in library.iter_script_fn_info() {
+            let known = tables.scripts.entry(name.into()).or_default();
+            known.retain(|d| d.params.len() != definition.params.len());
+            known.push(definition.clone());
+        }
+    });
+}
+
+/// Writes values as one message.
+pub struct Encoder {
+    writer: Writer,
+    objects: Vec<ObjRef>,
+    /// Where we are inside the value, innermost last: filled in only while an error travels outwards.
+    path: Vec<String>,
+}
+
+impl Default for Encoder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Encoder {
+    /// An empty message.
+    #[must_use]
+    pub fn new() -> Self {
+        Self { writer: Writer::new(), objects: Vec::new(), path: Vec::new() }
+    }
+
+    /// Forgets the message, keeps its memory for the next one.
+    pub fn clear(&mut self) {
+        self.writer.clear();
+        self.objects.clear();
+        self.path.clear();
+    }
+
+    /// The core's writer, for what is no script value (heads of control messages).
+    pub fn writer(&mut self) -> &mut Writer {
+        &mut self.writer
+    }
+
+    /// The message so far.
+    #[must_use]
+    pub fn bytes(&self) -> &[u8] {
+        self.writer.as_bytes()
+    }
+
+    /// Descriptors that must travel beside the message.
+    #[must_use]
+    pub fn fds(&self) -> &[RawFd] {
+        self.writer.fds()
+    }
+
+    /// The session objects in the message, without taking references: for grants to a child that is about to start.
+    #[must_use]
+    pub fn handles(&self) -> Vec<RawHandle> {
+        self.objects.iter().map(ObjRef::handle).collect()
+    }
+
+    /// Takes the message's references. From here on they belong to it: whoever drops it releases them.
+    #[must_use]
+    pub fn seal(&mut self) -> Vec<RawHandle> {
+        self.objects.drain(..).map(|object| object.export()).collect()
+    }
+
+    /// Writes `value`; `root` is how an error calls it (`item`, `result`, `args[0]`).
+    ///
+    /// # Errors
+    /// `PicklingError` with the path to what can't travel.
+    pub fn value_at(&mut self, root: &str, value: &Dynamic) -> Result<()> {
+        self.value(value).map_err(|error| self.explain(root, error))
+    }
+
+    fn explain(&mut self, root: &str, error: crate::error::Error) -> crate::error::Error {
+        let mut path = root.to_owned();
+        for part in self.path.drain(..).rev() {
+            path.push_str(&part);
+        }
+        match error {
+            crate::error::Error::Script(error) if error.kind() == Kind::PicklingError => {
+                raise(Kind::PicklingError, format!("{} ({path})", error.detail().message))
+            }
+            other => other,
+        }
+    }
+
+    /// Writes a value that is part of another; the caller is a handle's own encoder.
+    ///
+    /// # Errors
+    /// As [`Encoder::value_at`], without the path.
+    pub fn value(&mut self, value: &Dynamic) -> Result<()> {
+        if let Ok(int) = value.as_int() {
+            self.writer.int(int);
+        } else if let Some(text) = value.read_lock::<ImmutableString>() {
+            self.writer.str(&text);
+        } else if value.is_unit() {
+            self.writer.unit();
+        } else if let Ok(float) = value.as_float() {
+            self.writer.float(float);
+        } else if let Ok(truth) = value.as_bool() {
+            self.writer.bool(truth);
+        } else if let Some(array) = value.read_lock::<Array>() {
+            self.writer.begin_array(array.len()).map_err(|e| from_wire(&e))?;
+            for (index, item) in array.iter().enumerate() {
+                if let Err(error) = self.value(item) {
+                    self.path.push(format!("[{index}]"));
+                    return Err(error);
+                }
+            }
+            self.writer.end();
+        } else if let Some(map) = value.read_lock::<Map>() {
+            self.map(&map)?;
+        } else if let Some(blob) = value.read_lock::<Blob>() {
+            self.writer.blob(&blob);
+        } else if let Ok(letter) = value.as_char() {
+            self.writer.char(letter);
+        } else if let Some(pointer) = value.read_lock::<FnPtr>() {
+            self.callable(&pointer)?;
+        } else if let Some(error) = value.read_lock::<ScriptError>() {
+            self.error(&error)?;
+        } else if let Some(range) = value.read_lock::<std::ops::Range<i64>>() {
+            self.writer.range(range.start, range.end, false);
+        } else if let Some(range) = value.read_lock::<std::ops::RangeInclusive<i64>>() {
+            self.writer.range(*range.start(), *range.end(), true);
+        } else {
+            let encode = TABLES.with_borrow(|tables| tables.encoders.get(&value.type_id()).copied());
+            match encode {
+                Some(encode) => encode(value, self)?,
+                None => {
+                    let name = crate::api::type_name(value);
+                    return Err(raise(
+                        Kind::PicklingError,
+                        format!("a {name} can't travel to another process"),
+                    ));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn map(&mut self, map: &Map) -> Result<()> {
+        self.writer.begin_map(map.len()).map_err(|e| from_wire(&e))?;
+        for (key, item) in map {
+            self.writer.key(key);
+            if let Err(error) = self.value(item) {
+                self.path.push(format!(".{key}"));
+                return Err(error);
+            }
+        }
+        self.writer.end();
+        Ok(())
+    }
+
+    fn callable(&mut self, pointer: &FnPtr) -> Result<()> {
+        let name = pointer.fn_name();
+        let native = TABLES.with_borrow(|tables| tables.natives.contains_key(name));
+        let head = CallableHead { name, native, module: None, curry: pointer.curry().len() };
+        self.writer.begin_callable(&head).map_err(|e| from_wire(&e))?;
+        for (index, captured) in pointer.iter_curry().enumerate() {
+            if let Err(error) = self.value(captured) {
+                self.path.push(format!(".captured[{index}]"));
+                return Err(error);
+            }
+        }
+        self.writer.end();
+        Ok(())
+    }
+
+    fn error(&mut self, error: &ScriptError) -> Result<()> {
+        let detail = error.detail();
+        let position =
+            (!detail.position.is_empty()).then_some(PositionHead { file: &detail.position, line: 0, column: 0 });
+        let head = ErrorHead {
+            class: detail.kind.name(),
+            message: &detail.message,
+            position,
+            traceback: &detail.traceback,
+            cause: !detail.cause.is_unit(),
+            fields: detail.fields.len(),
+        };
+        self.writer.begin_error(&head).map_err(|e| from_wire(&e))?;
+        if head.cause {
+            self.value(&detail.cause)?;
+        }
+        for (name, field) in &detail.fields {
+            self.writer.key(name);
+            self.value(field)?;
+        }
+        self.writer.end();
+        Ok(())
+    }
+
+    /// Begins a handle: `attributes` values follow by [`Encoder::value`] or the writer, then `writer().end()`.
+    ///
+    /// # Errors
+    /// `PicklingError` where values nest too deep.
+    pub fn begin_handle(
+        &mut self,
+        kind: HandleKind,
+        object: Option<&ObjRef>,
+        fd: Option<BorrowedFd<'_>>,
+        attributes: usize,
+    ) -> Result<()> {
+        use std::os::fd::AsRawFd;
+        self.writer
+            .begin_handle(kind, object.map(ObjRef::handle), fd.map(|fd| fd.as_raw_fd()), attributes)
+            .map_err(|e| from_wire(&e))?;
+        if let Some(object) = object {
+            self.objects.push(object.clone());
+        }
+        Ok(())
+    }
+}
+
+/// How the objects in a message become this process's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum References {
+    /// The message keeps its references; the receiver takes further ones (an item of a queue, a pipe's message).
+    Claim,
+    /// The parent granted them before this process started.
+    Granted,
+}
+
+/// Reads values out of one message.
+pub struct Decoder<'a> {
+    reader: Reader<'a>,
+    fds: Vec<Option<OwnedFd>>,
+    references: References,
+}
+
+impl<'a> Decoder<'a> {
+    /// Reads a message; `fds` are the descriptors that came beside it.
+    ///
+    /// # Errors
+    /// Where the bytes are no message.
+    pub fn new(bytes: &'a [u8], fds: Vec<OwnedFd>, references: References) -> Result<Self> {
+        let reader = Reader::new(bytes).map_err(|e| from_wire(&e))?;
+        Ok(Self { reader, fds: fds.into_iter().map(Some).collect(), references })
+    }
+
+    /// The core's reader, for what is no script value.
+    pub fn reader(&mut self) -> &mut Reader<'a> {
+        &mut self.reader
+    }
+
+    /// The next value.
+    ///
+    /// # Errors
+    /// Where the bytes are malformed, or name an object that is gone or a function that this process doesn't have.
+    pub fn value(&mut self) -> Result<Dynamic> {
+        let token = self.reader.next_token().map_err(|e| from_wire(&e))?;
+        Ok(match token {
+            Token::Unit => Dynamic::UNIT,
+            Token::Bool(value) => value.into(),
+            Token::Int(value) => value.into(),
+            Token::Float(value) => value.into(),
+            Token::Char(value) => value.into(),
+            Token::Str(text) => text.into(),
+            Token::Blob(bytes) => Dynamic::from_blob(bytes.to_vec()),
+            Token::Range { start, end, inclusive: false } => Dynamic::from(start..end),
+            Token::Range { start, end, inclusive: true } => Dynamic::from(start..=end),
+            Token::Array(length) => {
+                let mut array = Array::with_capacity(self.reader.capacity::<Dynamic>(length));
+                for _ in 0..length {
+                    array.push(self.value()?);
+                }
+                self.reader.end();
+                Dynamic::from_array(array)
+            }
+            Token::Map(length) => {
+                let mut map = Map::new();
+                for _ in 0..length {
+                    let key = self.reader.key().map_err(|e| from_wire(&e))?;
+                    let value = self.value()?;
+                    map.insert(key.into(), value);
+                }
+                self.reader.end();
+                Dynamic::from_map(map)
+            }
+            Token::Callable(head) => self.callable(&head)?,
+            Token::Error(head) => self.error(&head)?,
+            Token::Handle(head) => {
+                let decode = TABLES.with_borrow(|tables| tables.decoders.get(&head.kind).copied());
+                match decode {
+                    Some(decode) => decode(head, self)?,
+                    None => {
+                        return Err(raise(
+                            Kind::RuntimeError,
+                            format!("a message holds a {:?}, which this process can't use", head.kind),
+                        ));
+                    }
+                }
+            }
+        })
+    }
+
+    /// The session object of a handle, as this process's own.
+    ///
+    /// # Errors
+    /// Where it is gone.
+    pub fn object(&mut self, head: &HandleHead) -> Result<ObjRef> {
+        let Some(raw) = head.object else {
+            return Err(raise(Kind::RuntimeError, "a message holds a handle without its object"));
+        };
+        Ok(match self.references {
+            References::Claim => session().claim(raw)?,
+            References::Granted => session().adopt_granted(raw)?,
+        })
+    }
+
+    /// The descriptor of a handle; it can be taken once.
+    ///
+    /// # Errors
+    /// Where it didn't come.
+    pub fn fd(&mut self, head: &HandleHead) -> Result<OwnedFd> {
+        head.fd
+            .and_then(|index| self.fds.get_mut(index as usize))
+            .and_then(Option::take)
+            .ok_or_else(|| raise(Kind::RuntimeError, "a message holds a connection whose descriptor didn't come"))
+    }
+
+    fn callable(&mut self, head: &CallableHead<'_>) -> Result<Dynamic> {
+        let mut pointer = find_function(head.name, head.native)?;
+        for _ in 0..head.curry {
+            let captured = self.value()?;
+            pointer.add_curry(captured);
+        }
+        self.reader.end();
+        Ok(Dynamic::from(pointer))
+    }
+
+    fn error(&mut self, head: &ErrorHead<'_>) -> Result<Dynamic> {
+        let cause = if head.cause { self.value()? } else { Dynamic::UNIT };
+        let mut fields = Map::new();
+        for _ in 0..head.fields {
+            let name = self.reader.key().map_err(|e| from_wire(&e))?;
+            fields.insert(name.into(), self.value()?);
+        }
+        self.reader.end();
+        Ok(Dynamic::from(ScriptError::from_detail(ErrorDetail {
+            kind: Kind::from_name(head.class).unwrap_or(Kind::RemoteError),
+            message: head.message.to_owned(),
+            position: head.position.map(|p| p.file.to_owned()).unwrap_or_default(),
+            traceback: head.traceback.to_owned(),
+            cause,
+            fields,
+        })))
+    }
+}
+
+fn find_function(name: &str, native: bool) -> Result<FnPtr> {
+    let known = TABLES.with_borrow(|tables| {
+        if native {
+            return tables.natives.get(name).cloned();
+        }
+        // Several functions of one name differ in their parameters: the call decides, so the plain name is right.
+        match tables.scripts.get(name).map(Vec::as_slice) {
+            Some([only]) => Some(FnPtr::from(only.clone())),
+            _ => None,
+        }
+    });
+    match known {
+        Some(pointer) => Ok(pointer),
+        None => FnPtr::new(name).map_err(|_| {
+            raise(Kind::NameError, format!("function '{name}' is not defined in this process"))
+        }),
+    }
+}
+
+/// Encodes one value with a fresh encoder, for what isn't on a hot path.
+///
+/// # Errors
+/// As [`Encoder::value_at`].
+pub fn encode(root: &str, value: &Dynamic) -> Result<Encoder> {
+    let mut encoder = Encoder::new();
+    encoder.value_at(root, value)?;
+    Ok(encoder)
+}
