@@ -1,0 +1,159 @@
+//! `forkserver`: one clean server a program, which has compiled the script and forks a child for each request.
+//!
+//! Requests go through one socket pair that every process of the session has from the start, both ends of it: so any process
+//! can ask, however it was started, and a server that was killed can be replaced by anybody; requests that it hadn't read yet wait in the
+//! socket for the next one. The answer is the process table: the server stores the child's pid there and wakes who waits for it.
+//!
+//! Who ends whom: the children are the server's in the kernel's eyes, but belong to those who asked for them. Whoever reaps a
+//! process that was killed ends that process's children too (see the reap room), and a guard signal ends what outlives the main process.
+
+use super::exec::{self, Head};
+use super::{Enter, FORKSERVER_COMMAND, Job, StartMethod, child};
+use crate::clock::Deadline;
+use crate::connection::Connection;
+use crate::error::{CoreError, Result};
+use crate::position::Position;
+use crate::session::table::{self, SlotStatus};
+use crate::session::{self, SlotId, session};
+use crate::signals;
+use crate::wire;
+use nix::unistd::{ForkResult, getpid};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
+
+/// What the process table says of a server where it says the start method of others.
+const SERVER: u8 = 4;
+const SERVER_NAME: &str = "ForkServer";
+/// The most that a request may hold: its head is a few dozen bytes.
+const REQUEST_LIMIT: usize = 1 << 12;
+
+static CONTROL: OnceLock<[OwnedFd; 2]> = OnceLock::new();
+
+pub(super) struct Forkserver;
+
+thread_local! {
+    static BOOTSTRAP: std::cell::RefCell<Option<fn() -> Vec<u8>>> = const { std::cell::RefCell::new(None) };
+}
+
+/// Makes the request socket (in the main process), and says what a server is told when one is started: the program.
+///
+/// # Errors
+/// Where no descriptors are left.
+pub fn prepare(bootstrap: fn() -> Vec<u8>) -> Result<()> {
+    BOOTSTRAP.with_borrow_mut(|slot| *slot = Some(bootstrap));
+    if CONTROL.get().is_none() {
+        let (requests, server) = Connection::pair(true)?;
+        attach(requests.into_fd()?, server.into_fd()?);
+    }
+    Ok(())
+}
+
+/// Takes over the request socket that this process was started with.
+pub(super) fn attach(requests: OwnedFd, server: OwnedFd) {
+    let _ = CONTROL.set([requests, server]);
+}
+
+/// Both ends of the request socket.
+pub(super) fn control() -> impl Iterator<Item = BorrowedFd<'static>> {
+    CONTROL.get().into_iter().flatten().map(AsFd::as_fd)
+}
+
+fn end(index: usize) -> Result<Connection> {
+    let fd = control().nth(index).ok_or(CoreError::NoSession)?;
+    let fd = fd.try_clone_to_owned().map_err(|e| child::io("fcntl(F_DUPFD_CLOEXEC)", &e))?;
+    Connection::from_packet_fd(fd, true, true)
+}
+
+/// The pid of the program's forkserver, if one is alive.
+#[must_use]
+pub fn server_pid() -> Option<i32> {
+    server().and_then(table::pid)
+}
+
+fn server() -> Option<SlotId> {
+    table::all()
+        .into_iter()
+        .find(|process| process.start_method == SERVER && matches!(process.status, SlotStatus::Live | SlotStatus::Starting))
+        .map(|process| process.slot)
+}
+
+fn start_server() -> Result<()> {
+    let slot = table::allocate(SERVER_NAME, session().main_slot(), true, SERVER)?;
+    let bootstrap = BOOTSTRAP.with_borrow(|make| make.map(|make| make()).unwrap_or_default());
+    let job = Job { slot, bootstrap: &bootstrap, fds: &[], kept: 0 };
+    exec::execute(FORKSERVER_COMMAND, job).inspect_err(|_| table::release(slot))?;
+    Ok(())
+}
+
+impl StartMethod for Forkserver {
+    fn start(&self, job: Job<'_>, _enter: Enter<'_>) -> Result<i32> {
+        let head = exec::deposit(&job)?;
+        let message = wire::encode_control(&head).map_err(|e| CoreError::Runtime(e.to_string()))?;
+        if server().is_none() {
+            start_server()?;
+        }
+        end(0)?.send(&message, job.fds, Position::default())?;
+        loop {
+            match table::wait_started(job.slot, Deadline::NEVER, server())? {
+                SlotStatus::Starting => {
+                    // The server died with our request unread, or read: a new one reads on; one that was read is lost.
+                    if server().is_none() {
+                        start_server()?;
+                    }
+                }
+                SlotStatus::Gone => return Err(CoreError::Runtime("the forkserver died while it started a process".into())),
+                _ => return table::pid(job.slot).ok_or(CoreError::ObjectGone),
+            }
+        }
+    }
+}
+
+/// Serves requests until the program ends: what a forkserver's process does. `run` is called in each child with its bootstrap and
+/// descriptors, and returns the exit code.
+///
+/// # Errors
+/// Where the request socket is unusable.
+pub fn serve(run: &mut dyn FnMut(Vec<u8>, Vec<OwnedFd>) -> i32) -> Result<()> {
+    let requests = end(1)?;
+    let mut message = Vec::new();
+    loop {
+        let fds = match requests.recv(&mut message, Some(REQUEST_LIMIT), Position::default()) {
+            Ok(fds) => fds,
+            // Ctrl-C and its like are for the main process, which ends this one.
+            Err(CoreError::Interrupted(_)) => continue,
+            Err(error) => return Err(error),
+        };
+        let Ok(head) = wire::decode_control::<Head>(&message, REQUEST_LIMIT) else { continue };
+        let server = getpid().as_raw();
+        let forked = signals::blocked(|| match crate::sys::process::fork() {
+            Ok(ForkResult::Child) => {
+                session::after_fork(head.slot());
+                signals::forget_pending();
+                None
+            }
+            Ok(ForkResult::Parent { child }) => {
+                table::set_live(head.slot(), child.as_raw());
+                Some(())
+            }
+            Err(_) => {
+                // The requester sees a process that ended before it began.
+                crate::reap::mark_dead(head.slot(), START_FAILED);
+                Some(())
+            }
+        });
+        if forked.is_none() {
+            debug_assert_ne!(server, getpid().as_raw());
+            child::guard_main(head.requester());
+            let bootstrap = head.collect();
+            let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+            let job = Job { slot: head.slot(), bootstrap: &[], fds: &borrowed, kept: 0 };
+            child::run_copy(&job, &mut |own| match &bootstrap {
+                Ok(bootstrap) => run(bootstrap.clone(), own),
+                Err(_) => 1,
+            });
+        }
+    }
+}
+
+/// The raw wait status of a child that couldn't be forked: exit code 1.
+const START_FAILED: i32 = 1 << 8;

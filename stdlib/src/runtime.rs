@@ -1,0 +1,254 @@
+//! The interpreter of this process: one engine, one program, and what every process of a program agrees on.
+//!
+//! Problem: a function is called by name in a process that may have been made in three ways. Each such process has a
+//! [`Runtime`] with an engine that knows the same calls, and the same program compiled with the same names for its closures.
+//! A forked child simply goes on with its parent's.
+//!
+//! Invariants: one runtime a process, made before any script code is compiled; closure names are hashes with one fixed seed.
+
+use crate::api::{Entry, Registry};
+use crate::error::{Error, Result, ScriptError};
+use mphost_core::error::CoreError;
+use mphost_core::wait;
+use rhai::{AST, Dynamic, Engine, EvalAltResult, OptimizationLevel, ParseError};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::sync::OnceLock;
+
+/// The seed of closure names: any value does, as long as all processes of a program have the same.
+const HASHING_SEED: [u64; 4] = [0x6d70_686f_7374, 0x7268_6169, 0x7072_6f63, 0x6573_7365];
+
+/// How deep script functions may call each other before a `RecursionError`; Python's own limit is 1000.
+const MAX_CALL_LEVELS: usize = if cfg!(debug_assertions) { 48 } else { 400 };
+
+/// A script: its text, and what it is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Program {
+    /// The path as given (`__file__`), or `<stdin>`, `<command line>`, `<repl>`.
+    pub path: String,
+    /// The whole text.
+    pub source: String,
+}
+
+/// What the process knows of the way in which it was started.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// `__name__`: `__main__`, or `__mp_main__` in spawned and forkserver children.
+    pub name: String,
+    /// `sys::argv`: the script and its arguments.
+    pub argv: Vec<String>,
+    /// Whether documentation goes into Rhai's metadata (definition files); costs time at each start.
+    pub with_docs: bool,
+}
+
+/// The interpreter of this process.
+pub struct Runtime {
+    engine: Engine,
+    settings: Settings,
+    program: RefCell<Rc<Program>>,
+    ast: RefCell<Rc<AST>>,
+    entries: Vec<Entry>,
+}
+
+thread_local! {
+    static RUNTIME: Cell<Option<&'static Runtime>> = const { Cell::new(None) };
+    static RAISED: RefCell<Option<Error>> = const { RefCell::new(None) };
+}
+
+static SEEDED: OnceLock<()> = OnceLock::new();
+
+/// Fixes the seed of closure names. Must run before anything else of Rhai does; [`Runtime::create`] calls it.
+pub fn prepare() {
+    SEEDED.get_or_init(|| {
+        // Err means that it was set before, which only an embedding program can have done: then its seed is kept.
+        let _ = rhai::config::hashing::set_hashing_seed(Some(HASHING_SEED));
+    });
+}
+
+impl Runtime {
+    /// Makes this process's runtime. It lives as long as the process.
+    pub fn create(program: Program, settings: Settings) -> &'static Runtime {
+        Self::create_with(program, settings, |_| {})
+    }
+
+    /// The same, for programs that have functions of their own to register.
+    pub fn create_with(
+        program: Program,
+        settings: Settings,
+        customise: impl FnOnce(&mut Engine),
+    ) -> &'static Runtime {
+        prepare();
+        let mut engine = Engine::new();
+        configure(&mut engine);
+        let mut registry = Registry::new(settings.with_docs);
+        crate::register_all(&mut registry);
+        registry.constant("", "__name__", settings.name.clone(), "`\"__main__\"` in the main process and its forked children.");
+        registry.constant("", "__file__", program.path.clone(), "The script's path.");
+        let entries = registry.install(&mut engine);
+        crate::with::install(&mut engine);
+        crate::spawn_syntax(&mut engine);
+        customise(&mut engine);
+        crate::places::set_main_script(&program.path);
+        let runtime = Box::leak(Box::new(Runtime {
+            engine,
+            settings,
+            program: RefCell::new(Rc::new(program)),
+            ast: RefCell::new(Rc::new(AST::empty())),
+            entries,
+        }));
+        RUNTIME.set(Some(runtime));
+        wait::set_interrupt_hook(interrupt_hook);
+        runtime
+    }
+
+    /// The engine.
+    #[must_use]
+    pub fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// How the process was started.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The program.
+    #[must_use]
+    pub fn program(&self) -> Rc<Program> {
+        self.program.borrow().clone()
+    }
+
+    /// The compiled program.
+    #[must_use]
+    pub fn ast(&self) -> Rc<AST> {
+        self.ast.borrow().clone()
+    }
+
+    /// The reference's entries: all that is registered.
+    #[must_use]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// Compiles the program.
+    ///
+    /// # Errors
+    /// The syntax error, with its position.
+    pub fn compile(&self) -> std::result::Result<(), ParseError> {
+        let program = self.program();
+        let mut ast = self.engine.compile(&program.source)?;
+        ast.set_source(program.path.as_str());
+        self.adopt(ast);
+        Ok(())
+    }
+
+    /// Takes a compiled program over.
+    pub fn adopt(&self, ast: AST) {
+        crate::convert::script_functions(ast.shared_lib());
+        self.ast.replace(Rc::new(ast));
+    }
+
+    /// Replaces the program, as a REPL does line by line.
+    pub fn set_program(&self, program: Program) {
+        crate::places::set_main_script(&program.path);
+        self.program.replace(Rc::new(program));
+    }
+}
+
+/// This process's runtime.
+///
+/// # Panics
+/// Where there is none: calls that need one are only registered by it.
+#[must_use]
+pub fn runtime() -> &'static Runtime {
+    RUNTIME.get().expect("scripts run in a process that has made its runtime")
+}
+
+fn configure(engine: &mut Engine) {
+    engine.set_optimization_level(OptimizationLevel::Simple);
+    engine.set_max_call_levels(MAX_CALL_LEVELS);
+    engine.set_max_expr_depths(128, 128);
+    engine.on_print(|text| {
+        let mut line = String::with_capacity(text.len() + 1);
+        line.push_str(text);
+        line.push('\n');
+        // An unwritable standard output is noticed at the next interrupt check: print itself can't throw in Rhai.
+        if let Err(error) = crate::output::write_stdout(&line) {
+            raise_soon(error);
+        }
+    });
+    engine.on_debug(|text, source, position| {
+        let line = format!("{}: {text}\n", crate::error::place(source, position));
+        let _ = crate::output::write_stderr(&line);
+    });
+    // A closure is called at every operation: it must cost next to nothing.
+    engine.on_progress(|count| {
+        if count & 0xff == 0
+            && let Err(error) = wait::poll_interrupts()
+        {
+            return Some(interrupted(error));
+        }
+        None
+    });
+}
+
+/// Makes `error` surface at the next check for interrupts, where the place at hand can't raise it.
+pub fn raise_soon(error: Error) {
+    RAISED.with_borrow_mut(|raised| raised.get_or_insert(error));
+    mphost_core::signals::request_attention();
+}
+
+/// The error behind [`CoreError::Interrupted`]: what a signal or a handler raised.
+pub fn take_raised() -> Error {
+    RAISED
+        .with_borrow_mut(Option::take)
+        .unwrap_or_else(|| crate::error::raise(crate::error::Kind::KeyboardInterrupt, ""))
+}
+
+fn interrupted(error: CoreError) -> Dynamic {
+    let error = match error {
+        CoreError::Interrupted(_) => take_raised(),
+        other => Error::Core(other),
+    };
+    match *error.into_rhai(None, rhai::Position::NONE) {
+        EvalAltResult::ErrorRuntime(value, _) => value,
+        other => Dynamic::from(ScriptError::new(crate::error::Kind::RuntimeError, other.to_string())),
+    }
+}
+
+/// Runs between two sleeps of any wait, and between steps of a script that computes: signals, callbacks, lost workers.
+fn interrupt_hook() -> mphost_core::error::Result<()> {
+    let result = serve();
+    match result {
+        Ok(()) if RAISED.with_borrow(Option::is_none) => Ok(()),
+        Ok(()) => Err(CoreError::Interrupted(0)),
+        Err(error) => {
+            RAISED.with_borrow_mut(|raised| *raised = Some(error));
+            Err(CoreError::Interrupted(0))
+        }
+    }
+}
+
+type Service = fn() -> Result<()>;
+
+thread_local! {
+    static SERVICES: RefCell<Vec<Service>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Adds what shall be looked after whenever this process has attention to spare (a pool's results, signals).
+pub fn add_service(service: Service) {
+    SERVICES.with_borrow_mut(|all| {
+        if !all.iter().any(|known| std::ptr::fn_addr_eq(*known, service)) {
+            all.push(service);
+        }
+    });
+}
+
+fn serve() -> Result<()> {
+    let services = SERVICES.with_borrow(Vec::clone);
+    for service in services {
+        service()?;
+    }
+    Ok(())
+}

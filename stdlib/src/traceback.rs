@@ -1,0 +1,139 @@
+//! Tracebacks: an error with the chain of script calls that led to it, file, line, column, source line and caret.
+//!
+//! The text is made once, as a whole, so that it can be written at once: a child's traceback never mixes with another's.
+
+use crate::error::{ScriptError, interpreter_error};
+use rhai::{EvalAltResult, ParseError, Position};
+use std::collections::HashMap;
+use std::fmt::Write;
+
+/// Where source lines come from: the program's own text, and files read when they are first needed.
+#[derive(Default)]
+pub struct Sources {
+    texts: HashMap<String, Option<String>>,
+}
+
+impl Sources {
+    /// Sources that know the main script's text (which may never have been a file).
+    #[must_use]
+    pub fn with_main(path: &str, text: &str) -> Self {
+        Self { texts: HashMap::from([(path.to_owned(), Some(text.to_owned()))]) }
+    }
+
+    fn line(&mut self, path: &str, number: usize) -> Option<String> {
+        let text = self
+            .texts
+            .entry(path.to_owned())
+            .or_insert_with(|| std::fs::read_to_string(path).ok())
+            .as_ref()?;
+        text.lines().nth(number.checked_sub(1)?).map(str::to_owned)
+    }
+}
+
+/// The whole traceback of an error that nobody caught.
+///
+/// `main` is the script's path; `root` is what the outermost frame is called: `<script>`, or the function that a child was given.
+#[must_use]
+pub fn format(error: &EvalAltResult, main: &str, root: &str, sources: &mut Sources) -> String {
+    let mut text = String::from("Traceback (most recent call last):\n");
+    let mut frame = root.to_owned();
+    let mut source = main.to_owned();
+    let mut at = error;
+    loop {
+        match at {
+            EvalAltResult::ErrorInFunctionCall(name, from, inner, position) => {
+                push_frame(&mut text, &source, *position, &frame, sources);
+                frame = if name.starts_with("anon$") { "<closure>".to_owned() } else { name.clone() };
+                if !from.is_empty() {
+                    source.clone_from(from);
+                }
+                at = inner;
+            }
+            EvalAltResult::ErrorInModule(path, inner, position) => {
+                push_frame(&mut text, &source, *position, &frame, sources);
+                "<module>".clone_into(&mut frame);
+                source.clone_from(path);
+                at = inner;
+            }
+            _ => break,
+        }
+    }
+    push_frame(&mut text, &source, at.position(), &frame, sources);
+    text.push_str(&last_line(at));
+    text
+}
+
+/// The last line (or lines) of a traceback: `KIND: message`, and what came from another process.
+fn last_line(error: &EvalAltResult) -> String {
+    match error {
+        EvalAltResult::ErrorRuntime(value, _) => match value.read_lock::<ScriptError>() {
+            Some(script) => with_origin(&script),
+            None => match value.read_lock::<rhai::Map>().and_then(|map| {
+                crate::error::kind_of_caught_map(&map).map(|kind| format!("{}: {}\n", kind.name(), map["message"]))
+            }) {
+                Some(line) => line,
+                None => format!("{value}\n"),
+            },
+        },
+        other => {
+            let (kind, message) = interpreter_error(other);
+            format!("{}: {message}\n", kind.name())
+        }
+    }
+}
+
+fn with_origin(error: &ScriptError) -> String {
+    let mut text = format!("{error}\n");
+    let detail = error.detail();
+    if !detail.traceback.is_empty() {
+        text.push_str("\nIt came from another process:\n");
+        for line in detail.traceback.lines() {
+            let _ = writeln!(text, "  {line}");
+        }
+    }
+    if let Some(cause) = detail.cause.read_lock::<ScriptError>() {
+        let _ = write!(text, "\nCaused by: {}", with_origin(&cause));
+    }
+    text
+}
+
+fn push_frame(text: &mut String, source: &str, position: Position, frame: &str, sources: &mut Sources) {
+    let Some(line) = position.line() else {
+        let _ = writeln!(text, "  File \"{source}\", in {frame}");
+        return;
+    };
+    let column = position.position().unwrap_or(0);
+    let _ = writeln!(text, "  File \"{source}\", line {line}, column {column}, in {frame}");
+    push_source(text, "    ", source, line, column, sources);
+}
+
+fn push_source(text: &mut String, indent: &str, source: &str, line: usize, column: usize, sources: &mut Sources) {
+    let Some(code) = sources.line(source, line) else { return };
+    let trimmed = code.trim_start();
+    let cut = code.chars().count() - trimmed.chars().count();
+    let _ = writeln!(text, "{indent}{}", trimmed.trim_end());
+    if let Some(offset) = column.checked_sub(cut + 1) {
+        // Wide characters take two cells on a terminal: a caret below the text has to count them.
+        let before: String = trimmed.chars().take(offset).collect();
+        let _ = writeln!(text, "{indent}{}^", " ".repeat(unicode_width::UnicodeWidthStr::width(before.as_str())));
+    }
+}
+
+/// A syntax error with its source line and a caret.
+#[must_use]
+pub fn format_syntax(error: &ParseError, path: &str, sources: &mut Sources) -> String {
+    let mut text = String::new();
+    let position = error.position();
+    match position.line() {
+        Some(line) => {
+            let column = position.position().unwrap_or(0);
+            let _ = writeln!(text, "  File \"{path}\", line {line}, column {column}");
+            push_source(&mut text, "    ", path, line, column, sources);
+        }
+        None => {
+            let _ = writeln!(text, "  File \"{path}\"");
+        }
+    }
+    let _ = writeln!(text, "SyntaxError: {}", error.err_type());
+    text
+}
