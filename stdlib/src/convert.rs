@@ -106,6 +106,11 @@ impl Encoder {
         self.writer.fds()
     }
 
+    /// The same descriptors, for calls that want them borrowed. They are open: the encoded values own them.
+    pub fn borrowed_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.writer.fds().iter().map(|fd| mphost_core::process::borrow_fd(*fd))
+    }
+
     /// The session objects in the message, without taking references: for grants to a child that is about to start.
     #[must_use]
     pub fn handles(&self) -> Vec<RawHandle> {

@@ -1,12 +1,45 @@
 //! What mphost scripts see: Python's `multiprocessing` and the modules around it, for Rhai.
 //!
 //! Each Python name has a room of its own name: `os.rs`, `queues.rs`, `pool.rs`. A room registers its calls through
-//! [`api`], which checks arguments, gives errors a place and keeps the documentation. [`register`] puts everything into an engine.
+//! [`api`], which checks arguments, gives errors a place and keeps the documentation. [`host`] runs programs; an
+//! embedding Rust program needs only that.
 
 pub mod api;
+pub mod context;
 pub mod convert;
 pub mod core_error;
 pub mod error;
+pub mod host;
 pub mod output;
 pub mod places;
+pub mod process;
+pub mod runtime;
+pub mod traceback;
 pub mod with;
+
+use api::Registry;
+use error::Result;
+use rhai::{Engine, NativeCallContext, Token};
+
+/// Registers every room.
+pub fn register_all(registry: &mut Registry) {
+    context::register(registry);
+    process::register(registry);
+}
+
+/// Makes `spawn` callable: Rhai reserves the word.
+pub(crate) fn spawn_syntax(engine: &mut Engine) {
+    #[expect(deprecated, reason = "Rhai marks its volatile calls so; the version is pinned")]
+    engine.on_parse_token(|token, _, _| match token {
+        Token::Reserved(word) if matches!(word.as_str(), "spawn" | "exit") => Token::Identifier(word),
+        other => other,
+    });
+}
+
+/// Drops what a forked child has in memory but doesn't own.
+pub(crate) fn forget_parent() {}
+
+/// Runs what the script registered for its end.
+pub(crate) fn run_exit_handlers(_ctx: &NativeCallContext<'_>) -> Result<()> {
+    Ok(())
+}

@@ -13,6 +13,7 @@ pub mod signature;
 pub use call::Call;
 pub use signature::{Signature, type_name};
 
+use crate::context::Context;
 use crate::error::{Result, place};
 use rhai::{
     Dynamic, Engine, FnPtr, FuncRegistration, ImmutableString, Module, NativeCallContext, RhaiFunc, Shared,
@@ -117,16 +118,18 @@ impl Registry {
             self.index.functions.insert(name, signature.clone());
         }
         let target = if module.is_empty() { &mut self.global } else { self.modules.entry(module).or_default() };
-        for arity in signature.required().min(1).min(signature.required())..=signature.most() {
+        for arity in 0..=signature.most() {
             add(target, FuncRegistration::new(name), &[], arity, &signature, &body, doc, with_docs);
         }
         if !module.is_empty() {
-            target.set_var(name, native_pointer(module, name, signature.clone(), body));
+            let (full, pointer) = native_pointer(module, name, signature.clone(), body);
+            crate::convert::native_function(full, pointer.clone());
+            target.set_var(name, pointer);
         }
         self.entries.push(Entry { kind: EntryKind::Function, module, class: None, signature, doc });
     }
 
-    /// A constructor of section 1 of the contract: global, and in `mp::`.
+    /// A constructor: global, in `mp::`, and a method of every context.
     pub fn constructor(
         &mut self,
         signature: &'static str,
@@ -134,9 +137,14 @@ impl Registry {
         body: impl Fn(&mut Call<'_>) -> Result + Clone + 'static,
     ) {
         self.function("", signature, doc, body.clone());
-        self.function("mp", signature, doc, body);
+        let entries = self.entries.len();
+        self.function("mp", signature, doc, body.clone());
+        self.class::<Context>("Context").method(signature, doc, move |call| {
+            let context = call.this::<Context>();
+            context.scope(|| body(call))
+        });
         // One entry in the reference is enough.
-        self.entries.pop();
+        self.entries.truncate(entries);
     }
 
     /// A constant of a module.
@@ -347,12 +355,13 @@ fn run(
 }
 
 /// A function of a module as a value: it keeps its full name, by which another process finds it again.
-fn native_pointer(module: &str, name: &'static str, signature: Rc<Signature>, body: Body) -> Dynamic {
+fn native_pointer(module: &str, name: &'static str, signature: Rc<Signature>, body: Body) -> (String, FnPtr) {
     let full = native_name(module, name);
     #[expect(deprecated, reason = "Rhai marks its volatile calls so; the version is pinned")]
-    let pointer = FnPtr::from_fn(full, move |ctx, args: &mut [&mut Dynamic]| run(&ctx, &signature, &body, false, args))
-        .expect("the name of a registered function is a valid identifier");
-    Dynamic::from(pointer)
+    let pointer =
+        FnPtr::from_fn(full.as_str(), move |ctx, args: &mut [&mut Dynamic]| run(&ctx, &signature, &body, false, args))
+            .expect("the name of a registered function is a valid identifier");
+    (full, pointer)
 }
 
 /// The name that a native function has as a value: Rhai wants an identifier, so `os::path::join` is `os__path__join`.

@@ -1,0 +1,158 @@
+//! The life of a program's main process, and the entry of processes that the host executes itself.
+//!
+//! An embedding program calls [`child_entry`] first thing in its `main`: where it was executed as a child of its own, that call
+//! never returns. Then it makes a [`Host`] and runs scripts.
+
+use crate::error::Result;
+use crate::process::{self, child, ending, start};
+use crate::runtime::{self, Program, Runtime, Settings};
+use crate::traceback::{self, Sources};
+use mphost_core::process::Method;
+use mphost_core::session::Session;
+use mphost_core::{reap, signals};
+use nix::sys::signal::Signal;
+use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext, Position, Scope};
+
+/// Does what this process was executed for, if the host executed it: then it doesn't return.
+pub fn child_entry() {
+    runtime::prepare();
+    let entry = match mphost_core::process::entry() {
+        Ok(None) => return,
+        Ok(Some(entry)) => entry,
+        Err(error) => {
+            let _ = crate::output::write_stderr(&format!("mphost: {error}\n"));
+            mphost_core::process::exit_now(2);
+        }
+    };
+    let code = if entry.forkserver { serve(&entry.bootstrap) } else { run_child(entry) };
+    mphost_core::process::exit_now(code)
+}
+
+fn install() -> mphost_core::error::Result<()> {
+    reap::install()?;
+    signals::catch(Signal::SIGINT as i32)?;
+    mphost_core::process::prepare(start::program_message)
+}
+
+fn run_child(entry: mphost_core::process::Entry) -> i32 {
+    if let Err(error) = install() {
+        let _ = crate::output::write_stderr(&format!("mphost: {error}\n"));
+        return 1;
+    }
+    // The bootstrap of an executed child is the program's message, then its own.
+    match split(&entry.bootstrap) {
+        Some((program, bootstrap)) => child::run_executed(program, bootstrap.to_vec(), entry.fds),
+        None => 1,
+    }
+}
+
+fn split(bootstrap: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bootstrap.split_first_chunk::<8>()?;
+    rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)
+}
+
+fn serve(program: &[u8]) -> i32 {
+    let result = install().map_err(|error| error.to_string()).and_then(|()| {
+        child::prepare_program(program).map_err(|_| "the program doesn't compile".to_owned())?;
+        // Ctrl-C is the main process's affair.
+        signals::ignore(Signal::SIGINT as i32).map_err(|error| error.to_string())?;
+        mphost_core::process::serve(&mut |bootstrap, fds| {
+            let _ = signals::catch(Signal::SIGINT as i32);
+            child::run_prepared(bootstrap, fds)
+        })
+        .map_err(|error| error.to_string())
+    });
+    match result {
+        Ok(()) => 0,
+        Err(error) => {
+            let _ = crate::output::write_stderr(&format!("mphost forkserver: {error}\n"));
+            1
+        }
+    }
+}
+
+/// The main process of a program.
+pub struct Host {
+    runtime: &'static Runtime,
+}
+
+impl Host {
+    /// Makes this process the main process of a program.
+    ///
+    /// # Errors
+    /// Where the system gives no memory or descriptors.
+    pub fn new(program: Program, settings: Settings) -> Result<Host> {
+        Self::with_engine(program, settings, |_| {})
+    }
+
+    /// The same, with functions of the embedding program's own.
+    ///
+    /// Children that are executed anew don't have those: such programs stay with `fork`.
+    ///
+    /// # Errors
+    /// As [`Host::new`].
+    pub fn with_engine(program: Program, settings: Settings, customise: impl FnOnce(&mut Engine)) -> Result<Host> {
+        runtime::prepare();
+        Session::create()?;
+        reap::become_subreaper()?;
+        install()?;
+        process::become_main()?;
+        Ok(Host { runtime: Runtime::create_with(program, settings, customise) })
+    }
+
+    /// The interpreter.
+    #[must_use]
+    pub fn runtime(&self) -> &'static Runtime {
+        self.runtime
+    }
+
+    /// Chooses the start method that is in force until the script chooses one.
+    pub fn set_default_method(&self, method: Method) {
+        process::set_default_method(method);
+    }
+
+    /// Compiles and runs the program to its end, its children's included. Returns the exit code.
+    ///
+    /// 0 at a normal end, 1 for an uncaught error, 2 for a syntax error (nothing is run then), 130 after Ctrl-C, else what
+    /// `sys::exit` says.
+    #[must_use]
+    pub fn run(&self) -> i32 {
+        if let Err(error) = self.runtime.compile() {
+            let program = self.runtime.program();
+            let mut sources = Sources::with_main(&program.path, &program.source);
+            let _ = crate::output::write_stderr(&traceback::format_syntax(&error, &program.path, &mut sources));
+            return SYNTAX_ERROR;
+        }
+        let ast = self.runtime.ast();
+        let result = self.runtime.engine().run_ast_with_scope(&mut Scope::new(), &ast);
+        self.finish(result)
+    }
+
+    /// Ends the program: exit handlers, children, the report of an uncaught error.
+    #[must_use]
+    pub fn finish(&self, result: std::result::Result<(), Box<EvalAltResult>>) -> i32 {
+        let engine = self.runtime.engine();
+        let mut global = engine.new_global_runtime_state();
+        global.lib.push(self.runtime.ast().shared_lib().clone());
+        global.source = Some(self.runtime.program().path.as_str().into());
+        let ctx = NativeCallContext::new_with_all_fields(engine, "", None, &global, Position::NONE);
+        ending::finish(result, &ctx)
+    }
+
+    /// Calls a script function of the compiled program after its constants and imports have been evaluated, as `mphost test` does
+    /// with `test_…` functions. Returns the exit code.
+    #[must_use]
+    pub fn run_function(&self, name: &str) -> i32 {
+        if let Err(error) = self.runtime.compile() {
+            let program = self.runtime.program();
+            let mut sources = Sources::with_main(&program.path, &program.source);
+            let _ = crate::output::write_stderr(&traceback::format_syntax(&error, &program.path, &mut sources));
+            return SYNTAX_ERROR;
+        }
+        let result = child::call_function(name).map(|_: Dynamic| ());
+        self.finish(result)
+    }
+}
+
+/// The exit code after a syntax error.
+pub const SYNTAX_ERROR: i32 = 2;

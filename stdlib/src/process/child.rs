@@ -1,0 +1,301 @@
+//! What a child does with its bootstrap: becomes the process that it is told to be, gets the program's constants, calls the
+//! target, and ends with an exit code.
+//!
+//! A forked child has the program, the constants and the imported modules already, in memory. Any other child compiles the program
+//! and evaluates a prologue instead of its top level: the imports, the constants with the values that travelled, and those constants whose
+//! value couldn't travel. So nothing is printed or made twice.
+
+use super::{Process, ending};
+use crate::convert::{Decoder, Encoder, References};
+use crate::core_error::from_wire;
+use crate::error::{Error, Kind, Result, raise};
+use crate::runtime::{Program, Runtime, Settings, runtime};
+use mphost_core::process::Method;
+use mphost_core::wire;
+use rhai::{AST, ASTFlags, Array, Dynamic, EvalAltResult, Expr, FnPtr, Map, NativeCallContext, Position, Scope, Stmt};
+use serde::{Deserialize, Serialize};
+use std::cell::{Cell, RefCell};
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+
+/// Who a child is, as its parent says.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Head {
+    pub(super) name: String,
+    pub(super) numbers: Vec<u32>,
+    pub(super) daemon: bool,
+    pub(super) authkey: Vec<u8>,
+    pub(super) parent_name: String,
+    pub(super) parent_pid: i32,
+    pub(super) parent_slot: u64,
+    pub(super) method: u8,
+    pub(super) default_method: u8,
+    pub(super) method_set: bool,
+    pub(super) cwd: Option<PathBuf>,
+}
+
+/// The program, as an executed process gets it before its bootstrap.
+#[derive(Debug, Serialize, Deserialize)]
+struct ProgramMessage {
+    path: String,
+    source: String,
+    argv: Vec<String>,
+}
+
+const LIMIT: usize = 1 << 30;
+
+pub(super) fn write_head(encoder: &mut Encoder, head: &Head) -> Result<()> {
+    encoder.writer().blob(&wire::encode_control(head).map_err(|e| from_wire(&e))?);
+    Ok(())
+}
+
+pub(super) fn encode_program(program: &Program, settings: &Settings) -> Vec<u8> {
+    let message = ProgramMessage {
+        path: program.path.clone(),
+        source: program.source.clone(),
+        argv: settings.argv.clone(),
+    };
+    wire::encode_control(&message).expect("a structure of texts always encodes")
+}
+
+/// The values of top-level constants, as far as they can travel; the names of all others. A message of its own.
+pub(super) fn write_constants(encoder: &mut Encoder, ctx: &NativeCallContext<'_>) -> Result<()> {
+    let constants: Vec<(String, Dynamic)> = match &ctx.global_runtime_state().constants {
+        Some(shared) => shared.borrow().iter().map(|(name, value)| (name.to_string(), value.clone())).collect(),
+        None => Vec::new(),
+    };
+    for (name, value) in constants {
+        // A trial on its own: what can't travel must leave no trace in the message.
+        let travels = crate::convert::encode(&name, &value).is_ok();
+        encoder.writer().str(&name);
+        encoder.writer().bool(travels);
+        if travels {
+            encoder.value_at(&name, &value)?;
+        }
+    }
+    encoder.writer().unit();
+    Ok(())
+}
+
+/// Puts the two messages of a bootstrap into one: first how long the task's is and how many descriptors are its own.
+pub(super) fn join_messages(task: &Encoder, constants: &Encoder) -> Vec<u8> {
+    let (task_bytes, constant_bytes) = (task.bytes(), constants.bytes());
+    let mut message = Vec::with_capacity(PREFIX + task_bytes.len() + constant_bytes.len());
+    message.extend((task_bytes.len() as u64).to_le_bytes());
+    message.extend((task.fds().len() as u64).to_le_bytes());
+    message.extend(task_bytes);
+    message.extend(constant_bytes);
+    message
+}
+
+const PREFIX: usize = 16;
+
+/// The two messages of a bootstrap, and how many descriptors are the task's.
+fn split_messages(bootstrap: &[u8]) -> Option<(&[u8], &[u8], usize)> {
+    let (length, rest) = bootstrap.split_first_chunk::<8>()?;
+    let (fds, rest) = rest.split_first_chunk::<8>()?;
+    let (task, constants) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    Some((task, constants, usize::try_from(u64::from_le_bytes(*fds)).ok()?))
+}
+
+struct Task {
+    head: Head,
+    target: Option<FnPtr>,
+    args: Array,
+    kwargs: Dynamic,
+    run: Option<FnPtr>,
+    fields: Map,
+}
+
+fn read_task(decoder: &mut Decoder<'_>) -> Result<Task> {
+    let head = decoder.value()?.into_blob().map_err(|_| raise(Kind::RuntimeError, "a malformed bootstrap message"))?;
+    let head: Head = wire::decode_control(&head, LIMIT).map_err(|e| from_wire(&e))?;
+    Ok(Task {
+        head,
+        target: decoder.value()?.try_cast(),
+        args: decoder.value()?.try_cast().unwrap_or_default(),
+        kwargs: decoder.value()?,
+        run: decoder.value()?.try_cast(),
+        fields: decoder.value()?.try_cast().unwrap_or_default(),
+    })
+}
+
+/// A forked child: everything is in memory, only the task is read.
+pub(super) fn run_copy(bootstrap: &[u8], fds: Vec<OwnedFd>, ctx: &NativeCallContext<'_>) -> i32 {
+    ending::forget_parent();
+    let task = Decoder::new(bootstrap, fds, References::Granted).and_then(|mut decoder| read_task(&mut decoder));
+    run_task(task, ctx)
+}
+
+fn run_task(task: Result<Task>, ctx: &NativeCallContext<'_>) -> i32 {
+    let result = match task {
+        Ok(task) => call(task, ctx),
+        Err(error) => Err(error.into_rhai(ctx.call_source(), Position::NONE)),
+    };
+    ending::finish(result.map(|_| ()), ctx)
+}
+
+fn call(task: Task, ctx: &NativeCallContext<'_>) -> std::result::Result<Dynamic, Box<EvalAltResult>> {
+    let Task { head, target, mut args, kwargs, run, fields } = task;
+    let process = super::become_process(super::start::identity_of(&head, fields));
+    adopt_method(&head);
+    if let Some(run) = run {
+        let mut this = process.into_dynamic();
+        // A closure that is to see `this` has no parameters; a function may take the process as its one argument.
+        return run.call_raw(ctx, Some(&mut this), Vec::new());
+    }
+    let Some(target) = target else { return Ok(Dynamic::UNIT) };
+    if !kwargs.is_unit() {
+        args.push(kwargs);
+    }
+    target.call_raw(ctx, None, args)
+}
+
+fn adopt_method(head: &Head) {
+    if let Some(default) = Method::from_number(head.default_method) {
+        super::set_default_method(default);
+        super::METHOD.set(head.method_set.then_some(default));
+    }
+}
+
+thread_local! {
+    static PENDING: RefCell<Option<(Vec<u8>, Vec<OwnedFd>)>> = const { RefCell::new(None) };
+    static EXIT: Cell<i32> = const { Cell::new(1) };
+}
+
+/// The life of an executed child: the program is compiled, the prologue evaluated, the task run. Returns the exit code.
+pub fn run_executed(program: &[u8], bootstrap: Vec<u8>, fds: Vec<OwnedFd>) -> i32 {
+    match prepare_program(program) {
+        Ok(()) => run_prepared(bootstrap, fds),
+        Err(code) => code,
+    }
+}
+
+/// Compiles the program in a process that was executed anew.
+///
+/// # Errors
+/// The exit code, after the reason has been printed.
+pub fn prepare_program(program: &[u8]) -> std::result::Result<(), i32> {
+    let Ok(message) = wire::decode_control::<ProgramMessage>(program, LIMIT) else {
+        let _ = crate::output::write_stderr("mphost: a malformed program message\n");
+        return Err(1);
+    };
+    let settings = Settings { name: "__mp_main__".into(), argv: message.argv, with_docs: false };
+    let program = Program { path: message.path, source: message.source };
+    let runtime = Runtime::create(program, settings);
+    runtime.compile().map_err(|error| {
+        // The parent compiled the same text: this can only be a different build of the host.
+        let _ = crate::output::write_stderr(&format!("mphost: the program doesn't compile in this process: {error}\n"));
+        1
+    })
+}
+
+/// Runs a task in a process that has its program compiled but none of it evaluated.
+pub fn run_prepared(bootstrap: Vec<u8>, fds: Vec<OwnedFd>) -> i32 {
+    ending::forget_parent();
+    match prologue(&bootstrap, fds) {
+        Ok((ast, mut scope)) => {
+            let result = runtime().engine().eval_ast_with_scope::<Dynamic>(&mut scope, &ast);
+            match result {
+                Ok(_) => EXIT.get(),
+                Err(error) => ending::report_uncaught(&error),
+            }
+        }
+        Err(error) => ending::report_uncaught(&error.into_rhai(None, Position::NONE)),
+    }
+}
+
+/// The name of the call that the prologue ends with: it runs the task, in reach of all functions, imports and constants.
+pub const ENTER: &str = "__enter_task";
+
+/// Registered in every engine: reads the task that is pending and runs it.
+pub(super) fn enter(ctx: &NativeCallContext<'_>) -> Result {
+    let Some((bootstrap, fds)) = PENDING.take() else {
+        return Err(raise(Kind::RuntimeError, "this call is made by the host itself when a process begins"));
+    };
+    let task = Decoder::new(&bootstrap, fds, References::Granted).and_then(|mut decoder| read_task(&mut decoder));
+    if let Ok(Task { head: Head { cwd: Some(cwd), .. }, .. }) = &task {
+        // The directory may be gone: then the child stays where it is, as any program would.
+        let _ = std::env::set_current_dir(cwd);
+    }
+    EXIT.set(run_task(task, ctx));
+    Ok(Dynamic::UNIT)
+}
+
+/// The statements that an executed child evaluates instead of the program's top level.
+fn prologue(bootstrap: &[u8], mut fds: Vec<OwnedFd>) -> Result<(AST, Scope<'static>)> {
+    let runtime = runtime();
+    let ast = runtime.ast();
+    let (task, constants, own_fds) = split_messages(bootstrap)
+        .ok_or_else(|| raise(Kind::RuntimeError, "a malformed bootstrap message"))?;
+    let constant_fds = fds.split_off(own_fds.min(fds.len()));
+    let constants = read_constants(constants, constant_fds)?;
+    PENDING.with_borrow_mut(|pending| *pending = Some((task.to_vec(), fds)));
+    let mut statements = Vec::new();
+    let mut anew = false;
+    for statement in ast.statements() {
+        match statement {
+            Stmt::Import(..) => statements.push(statement.clone()),
+            Stmt::Var(declaration, flags, position) if flags.intersects(ASTFlags::CONSTANT) => {
+                let (name, _, index) = &**declaration;
+                match constants.iter().find(|(known, _)| known == name.as_str()) {
+                    Some((_, Some(value))) => {
+                        let value = Expr::DynamicConstant(Box::new(value.clone()), *position);
+                        let declaration = (name.clone(), value, *index);
+                        statements.push(Stmt::Var(Box::new(declaration), *flags, *position));
+                    }
+                    // It couldn't travel: evaluated anew, in reach of nothing but the constants before it.
+                    Some((_, None)) => {
+                        anew = true;
+                        statements.push(statement.clone());
+                    }
+                    // The program hadn't come to it yet.
+                    None => {}
+                }
+            }
+            _ => {}
+        }
+    }
+    let compile = |text: &str| {
+        runtime.engine().compile(text).map_err(|e| Error::Rhai(Box::new(EvalAltResult::ErrorParsing(*e.0, e.1))))
+    };
+    if anew {
+        // The declarations that were left out would shift the positions by which variables are found: look them up by name.
+        let by_name = compile("eval(\"let __by_name = ();\");")?;
+        statements.splice(0..0, by_name.statements().iter().cloned());
+    }
+    statements.extend(compile(&format!("{ENTER}();"))?.statements().iter().cloned());
+    let mut ast_of_child = AST::new(statements, ast.shared_lib().clone());
+    ast_of_child.set_source(runtime.program().path.as_str());
+    Ok((ast_of_child, Scope::new()))
+}
+
+type Constants = Vec<(String, Option<Dynamic>)>;
+
+fn read_constants(message: &[u8], fds: Vec<OwnedFd>) -> Result<Constants> {
+    let mut decoder = Decoder::new(message, fds, References::Granted)?;
+    let mut constants = Vec::new();
+    loop {
+        let name = decoder.value()?;
+        let Ok(name) = name.into_string() else { return Ok(constants) };
+        let value = decoder.value()?.as_bool().unwrap_or(false).then(|| decoder.value()).transpose()?;
+        constants.push((name, value));
+    }
+}
+
+/// A Process object for the script's `run()` in its own process: calls what the child would call.
+pub(super) fn run_here(process: &Process, ctx: &NativeCallContext<'_>) -> Result {
+    let (target, mut args, kwargs, run) = {
+        let state = process.0.borrow();
+        (state.target.clone(), state.args.clone(), state.kwargs.clone(), state.run.clone())
+    };
+    if let Some(run) = run {
+        let mut this = process.clone().into_dynamic();
+        return Ok(run.call_raw(ctx, Some(&mut this), Vec::new())?);
+    }
+    let Some(target) = target else { return Ok(Dynamic::UNIT) };
+    if let Some(kwargs) = kwargs {
+        args.push(Dynamic::from_map(kwargs));
+    }
+    Ok(target.call_raw(ctx, None, args)?)
+}

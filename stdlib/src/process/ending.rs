@@ -1,0 +1,156 @@
+//! How processes end: what an uncaught error prints, which children are waited for and which are ended.
+//!
+//! The order is Python's: exit handlers of the script (last registered first), then daemonic children are terminated, then the others
+//! are joined. Nothing that a script prints is buffered, so nothing is flushed.
+
+use super::{Process, children};
+use crate::error::{Error, Kind, Result, ScriptError};
+use crate::runtime::runtime;
+use crate::traceback::{self, Sources};
+use mphost_core::clock::Deadline;
+use mphost_core::table::{self, SlotStatus};
+use nix::sys::signal::Signal;
+use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position};
+use std::time::Duration;
+
+/// How long a process that was asked to end (SIGTERM) may take before it is killed.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// The exit code of a script that was ended by Ctrl-C, as shells expect it: 128 + SIGINT.
+pub const INTERRUPTED: i32 = 130;
+
+/// In a forked child: the parent's children, pools and exit handlers aren't this process's.
+pub(super) fn forget_parent() {
+    crate::forget_parent();
+}
+
+/// Notices children that have ended, so that none stays a zombie or keeps its slot.
+pub fn reap() {
+    for child in children() {
+        child.refresh();
+    }
+}
+
+/// Ends this process: exit handlers, children, the report of an uncaught error. Returns the exit code.
+pub fn finish(result: std::result::Result<(), Box<EvalAltResult>>, ctx: &NativeCallContext<'_>) -> i32 {
+    let mut code = match result {
+        Ok(()) => 0,
+        Err(error) => report_uncaught(&error),
+    };
+    if let Err(error) = crate::run_exit_handlers(ctx) {
+        code = report_uncaught(&error.into_rhai(ctx.call_source(), Position::NONE));
+    }
+    if let Err(error) = end_children() {
+        code = report_uncaught(&error.into_rhai(ctx.call_source(), Position::NONE));
+        // A second interrupt: nobody waits any more.
+        kill_children();
+    }
+    code
+}
+
+/// Terminates daemonic children and joins all others.
+fn end_children() -> Result<()> {
+    let all = children();
+    for child in all.iter().filter(|child| child.is_daemon()) {
+        child.signal(Signal::SIGTERM);
+    }
+    let deadline = Deadline::after(GRACE);
+    for child in all.iter().filter(|child| child.is_daemon()) {
+        if !child.wait(deadline)? {
+            child.signal(Signal::SIGKILL);
+            child.wait(Deadline::NEVER)?;
+        }
+    }
+    // Children may have been started meanwhile, by a callback.
+    loop {
+        let Some(child) = children().into_iter().next() else { return Ok(()) };
+        child.wait(Deadline::NEVER)?;
+        child.refresh();
+    }
+}
+
+/// Kills all children at once: the end of a program that was interrupted.
+pub fn kill_children() {
+    for child in children() {
+        child.signal(Signal::SIGKILL);
+    }
+    for child in children() {
+        // It can't refuse SIGKILL; an interrupt here changes nothing.
+        while let Err(Error::Core(mphost_core::error::CoreError::Interrupted(_))) = child.wait(Deadline::NEVER) {}
+        child.refresh();
+    }
+}
+
+impl Process {
+    pub(super) fn is_daemon(&self) -> bool {
+        self.0.borrow().daemon
+    }
+
+    /// Sends a signal, if the process is alive.
+    pub fn signal(&self, signal: Signal) {
+        if self.refresh().is_some() {
+            return;
+        }
+        let Some(slot) = self.slot() else { return };
+        if let (SlotStatus::Live, Some(pid)) = (table::status(slot), self.pid()) {
+            // It may just have ended: then there is nobody to signal any more, as wanted.
+            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
+        }
+    }
+
+    /// Waits for the end; false at the deadline.
+    ///
+    /// # Errors
+    /// What interrupted the wait.
+    pub fn wait(&self, deadline: Deadline) -> Result<bool> {
+        if self.refresh().is_some() {
+            return Ok(true);
+        }
+        let Some(slot) = self.slot() else { return Ok(true) };
+        let ended = table::join(slot, deadline, crate::with::position())?;
+        self.refresh();
+        Ok(ended)
+    }
+}
+
+/// Prints what nobody caught, in one write, and gives the exit code.
+#[must_use]
+pub fn report_uncaught(error: &EvalAltResult) -> i32 {
+    let inner = error.unwrap_inner();
+    if let EvalAltResult::Exit(value, _) = inner {
+        return exit_code(value);
+    }
+    if matches!(inner, EvalAltResult::Return(..)) {
+        return 0;
+    }
+    let runtime = runtime();
+    let program = runtime.program();
+    let mut sources = Sources::with_main(&program.path, &program.source);
+    let mut text = String::new();
+    let current = super::current();
+    if super::own(|own| own.parent.is_some()) {
+        text = format!("Process {}:\n", current.name());
+    }
+    text.push_str(&traceback::format(error, &program.path, "<script>", &mut sources));
+    let _ = crate::output::write_stderr(&text);
+    let interrupted = crate::error::thrown_value(error, None)
+        .read_lock::<ScriptError>()
+        .is_some_and(|error| error.kind() == Kind::KeyboardInterrupt);
+    if interrupted && super::own(|own| own.parent.is_none()) { INTERRUPTED } else { 1 }
+}
+
+/// Python's rules: a number's low 8 bits, true is 1, `()` is 0, anything else goes to stderr and is 1.
+#[must_use]
+pub fn exit_code(value: &Dynamic) -> i32 {
+    if value.is_unit() {
+        return 0;
+    }
+    if let Ok(truth) = value.as_bool() {
+        return i32::from(truth);
+    }
+    if let Ok(number) = value.as_int() {
+        return i32::try_from(number & 0xff).unwrap_or(0);
+    }
+    let _ = crate::output::write_stderr(&format!("{value}\n"));
+    1
+}

@@ -1,0 +1,137 @@
+//! `start()`: what a child is told, and how a forked one goes on with it.
+//!
+//! The same bootstrap message is made under every start method, so that what can't travel is refused alike, before anything
+//! is started. It says who the child is, what it calls and with what, and the values of the program's top-level constants.
+
+use super::{Identity, Phase, Process, child};
+use crate::convert::Encoder;
+use crate::error::{Error, Kind, Result, raise};
+use crate::runtime::runtime;
+use mphost_core::process::{self, Job, Method};
+use mphost_core::session::{SlotId, session};
+use mphost_core::table;
+use rhai::{Dynamic, Map, NativeCallContext};
+use std::os::fd::BorrowedFd;
+
+impl Process {
+    /// Starts the process.
+    ///
+    /// # Errors
+    /// AssertionError for wrong use, PicklingError for what can't travel, OSError where the system refuses.
+    pub fn start(&self, ctx: &NativeCallContext<'_>) -> Result<()> {
+        self.check_open()?;
+        let me = super::current();
+        {
+            let state = self.0.borrow();
+            if !matches!(state.phase, Phase::Initial) {
+                return Err(raise(Kind::AssertionError, "cannot start a process twice"));
+            }
+            if state.owner != std::process::id() {
+                return Err(raise(
+                    Kind::AssertionError,
+                    "can only start a process object created by current process",
+                ));
+            }
+            if me.0.borrow().daemon {
+                return Err(raise(Kind::AssertionError, "daemonic processes are not allowed to have children"));
+            }
+        }
+        super::ending::reap();
+        let method = self.0.borrow().method.unwrap_or_else(super::method);
+        let task = self.encode(method)?;
+        let mut constants = Encoder::new();
+        child::write_constants(&mut constants, ctx)?;
+        let (slot, pid) = launch(self, method, &task, &constants, ctx)?;
+        let mut state = self.0.borrow_mut();
+        state.phase = Phase::Started { slot, pid };
+        // What it was to run is the child's now.
+        state.target = None;
+        state.args.clear();
+        state.kwargs = None;
+        drop(state);
+        super::own(|own| own.children.push(self.clone()));
+        Ok(())
+    }
+
+    /// Writes who the child is and what it runs.
+    fn encode(&self, method: Method) -> Result<Encoder> {
+        let mut encoder = Encoder::new();
+        let state = self.0.borrow();
+        let identity = child::Head {
+            name: state.name.clone(),
+            numbers: state.identity.clone(),
+            daemon: state.daemon,
+            authkey: state.authkey.clone(),
+            parent_name: super::current().name(),
+            parent_pid: nix::unistd::getpid().as_raw(),
+            parent_slot: session().me().to_u64(),
+            method: method as u8,
+            default_method: super::method() as u8,
+            method_set: super::METHOD.get().is_some(),
+            cwd: (method != Method::Fork).then(std::env::current_dir).and_then(std::result::Result::ok),
+        };
+        child::write_head(&mut encoder, &identity)?;
+        let target = state.target.clone().map_or(Dynamic::UNIT, Dynamic::from);
+        encoder.value_at("target", &target)?;
+        encoder.value_at("args", &Dynamic::from_array(state.args.clone()))?;
+        let kwargs = state.kwargs.clone().map_or(Dynamic::UNIT, Dynamic::from_map);
+        encoder.value_at("kwargs", &kwargs)?;
+        let run = state.run.clone().map_or(Dynamic::UNIT, Dynamic::from);
+        encoder.value_at("run", &run)?;
+        encoder.value_at("self", &Dynamic::from_map(state.fields.clone()))?;
+        Ok(encoder)
+    }
+}
+
+fn launch(
+    process: &Process,
+    method: Method,
+    task: &Encoder,
+    constants: &Encoder,
+    ctx: &NativeCallContext<'_>,
+) -> Result<(SlotId, i32)> {
+    let (name, daemon) = {
+        let state = process.0.borrow();
+        (state.name.clone(), state.daemon)
+    };
+    let slot = table::allocate(&name, session().me(), daemon, method as u8)?;
+    // A forked child reads the task from memory: only the others need both messages in one.
+    let bootstrap = if method == Method::Fork { Vec::new() } else { child::join_messages(task, constants) };
+    let handles = [task.handles(), constants.handles()].concat();
+    let fds: Vec<BorrowedFd<'_>> = task.borrowed_fds().chain(constants.borrowed_fds()).collect();
+    let job = Job { slot, bootstrap: &bootstrap, fds: &fds, kept: constants.fds().len() };
+    let started = table::grant(slot, &handles)
+        .and_then(|()| process::start(method, job, &mut |own| child::run_copy(task.bytes(), own, ctx)));
+    match started {
+        Ok(pid) => Ok((slot, pid)),
+        Err(error) => {
+            table::release(slot);
+            Err(Error::Core(error))
+        }
+    }
+}
+
+/// The program of this session, for processes that don't have it yet.
+#[must_use]
+pub fn program_message() -> Vec<u8> {
+    let runtime = runtime();
+    let program = runtime.program();
+    child::encode_program(&program, runtime.settings())
+}
+
+/// The fields of a started process's object live on in the object; a copy goes along.
+#[must_use]
+pub fn identity_of(head: &child::Head, fields: Map) -> Identity {
+    Identity {
+        name: head.name.clone(),
+        numbers: head.numbers.clone(),
+        daemon: head.daemon,
+        authkey: head.authkey.clone(),
+        fields,
+        parent: Some((
+            head.parent_name.clone(),
+            head.parent_pid,
+            SlotId::from_u64(head.parent_slot),
+        )),
+    }
+}
