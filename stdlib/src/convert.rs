@@ -18,6 +18,7 @@ use rhai::{Array, Blob, Dynamic, FnPtr, ImmutableString, Map, Shared};
 use std::any::TypeId;
 use std::cell::RefCell;
 use std::collections::HashMap;
+use smallvec::SmallVec;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 type EncodeFn = fn(&Dynamic, &mut Encoder) -> Result<()>;
@@ -106,9 +107,13 @@ impl Encoder {
         self.writer.fds()
     }
 
-    /// The same descriptors, for calls that want them borrowed. They are open: the encoded values own them.
-    pub fn borrowed_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        self.writer.fds().iter().map(|fd| mphost_core::process::borrow_fd(*fd))
+    /// The same descriptors, for calls that want them borrowed.
+    ///
+    /// # Errors
+    /// `OSError` where one was closed since it was encoded.
+    pub fn borrowed_fds(&self) -> Result<SmallVec<[BorrowedFd<'_>; 2]>> {
+        let fds = self.writer.fds().iter().map(|fd| mphost_core::process::borrow_fd(*fd));
+        Ok(fds.collect::<mphost_core::error::Result<_>>()?)
     }
 
     /// The session objects in the message, without taking references: for grants to a child that is about to start.

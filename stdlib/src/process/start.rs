@@ -94,11 +94,11 @@ fn launch(
         let state = process.0.borrow();
         (state.name.clone(), state.daemon)
     };
-    let slot = table::allocate(&name, session().me(), daemon, method as u8)?;
     // A forked child reads the task from memory: only the others need both messages in one.
     let bootstrap = if method == Method::Fork { Vec::new() } else { child::join_messages(task, constants) };
     let handles = [task.handles(), constants.handles()].concat();
-    let fds: Vec<BorrowedFd<'_>> = task.borrowed_fds().chain(constants.borrowed_fds()).collect();
+    let fds: Vec<BorrowedFd<'_>> = task.borrowed_fds()?.into_iter().chain(constants.borrowed_fds()?).collect();
+    let slot = table::allocate(&name, session().me(), daemon, method as u8)?;
     let job = Job { slot, bootstrap: &bootstrap, fds: &fds, kept: constants.fds().len() };
     let started = table::grant(slot, &handles)
         .and_then(|()| process::start(method, job, &mut |own| child::run_copy(task.bytes(), own, ctx)));

@@ -2,9 +2,9 @@
 
 use super::{Enter, Job};
 use crate::error::{CoreError, Result};
-use crate::session::table::{self, SlotStatus};
-use crate::session::{SlotId, session};
+use crate::session::session;
 use crate::sys;
+use crate::table::{self, SlotId, SlotStatus};
 use nix::errno::Errno;
 use nix::sys::prctl;
 use nix::sys::signal::Signal;
@@ -87,8 +87,9 @@ pub fn exit_now(code: i32) -> ! {
 /// subreaper, so as long as it lives it is the one that inherits.
 pub(super) fn guard_main(requester: SlotId) {
     let main = table::pid(session().main_slot()).unwrap_or(0);
-    sys::process::install_guard(main);
-    let _ = prctl::set_pdeathsig(sys::process::GUARD_SIGNAL);
+    if sys::process::install_guard(main).is_err() {
+        exit_now(START_FAILED);
+    }
     // It may have died before the signal was asked for.
     let abandoned = matches!(table::status(requester), SlotStatus::Dead(status) if status.abnormal());
     if abandoned || table::pid(session().main_slot()).is_none() {

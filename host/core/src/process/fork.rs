@@ -5,8 +5,8 @@
 
 use super::{Enter, Job, StartMethod, child};
 use crate::error::{CoreError, Result};
-use crate::session::{self, table};
-use crate::signals;
+use crate::table;
+use crate::{session, signals};
 use nix::unistd::{ForkResult, getpid};
 
 pub(super) struct Fork;
@@ -14,10 +14,9 @@ pub(super) struct Fork;
 impl StartMethod for Fork {
     fn start(&self, job: Job<'_>, enter: Enter<'_>) -> Result<i32> {
         let parent = getpid().as_raw();
-        let forked = signals::blocked(|| match crate::sys::fork() {
+        let forked = signals::blocked(|| match crate::sys::process::fork() {
             Ok(ForkResult::Child) => {
                 session::after_fork(job.slot);
-                signals::forget_pending();
                 Ok(None)
             }
             Ok(ForkResult::Parent { child }) => {

@@ -13,9 +13,10 @@ use crate::clock::Deadline;
 use crate::connection::Connection;
 use crate::error::{CoreError, Result};
 use crate::position::Position;
-use crate::session::table::{self, SlotStatus};
-use crate::session::{self, SlotId, session};
+use crate::session::{self, session};
 use crate::signals;
+use crate::table::{self, SlotId, SlotStatus};
+use crate::wait::{self, WaitInfo, WaitKind};
 use crate::wire;
 use nix::unistd::{ForkResult, getpid};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -94,7 +95,7 @@ impl StartMethod for Forkserver {
         }
         end(0)?.send(&message, job.fds, Position::default())?;
         loop {
-            match table::wait_started(job.slot, Deadline::NEVER, server())? {
+            match wait_started(job.slot)? {
                 SlotStatus::Starting => {
                     // The server died with our request unread, or read: a new one reads on; one that was read is lost.
                     if server().is_none() {
@@ -106,6 +107,17 @@ impl StartMethod for Forkserver {
             }
         }
     }
+}
+
+/// Waits until the process has begun, or the server has died: then it may still be `Starting`.
+fn wait_started(id: SlotId) -> Result<SlotStatus> {
+    let Some(slot) = table::lookup(id) else { return Ok(SlotStatus::Gone) };
+    let info = WaitInfo::new(WaitKind::Foreign, id.to_u64(), Position::default());
+    let status = wait::wait_until(&slot.ended, info, Deadline::NEVER, || {
+        let status = table::status(id);
+        Ok((status != SlotStatus::Starting || server().is_none()).then_some(status))
+    })?;
+    Ok(status.unwrap_or(SlotStatus::Gone))
 }
 
 /// Serves requests until the program ends: what a forkserver's process does. `run` is called in each child with its bootstrap and
@@ -128,11 +140,13 @@ pub fn serve(run: &mut dyn FnMut(Vec<u8>, Vec<OwnedFd>) -> i32) -> Result<()> {
         let forked = signals::blocked(|| match crate::sys::process::fork() {
             Ok(ForkResult::Child) => {
                 session::after_fork(head.slot());
-                signals::forget_pending();
                 None
             }
             Ok(ForkResult::Parent { child }) => {
                 table::set_live(head.slot(), child.as_raw());
+                if let Some(slot) = table::lookup(head.slot()) {
+                    slot.ended.wake_all();
+                }
                 Some(())
             }
             Err(_) => {

@@ -18,11 +18,12 @@ mod fork;
 mod forkserver;
 
 pub use child::{exit_now, guard_parent};
+pub use crate::sys::process::borrow_fd;
 pub use exec::{CHILD_COMMAND, Entry, FORKSERVER_COMMAND, entry};
 pub use forkserver::{prepare, serve, server_pid};
 
-use crate::error::Result;
-use crate::session::SlotId;
+use crate::error::{CoreError, Result};
+use crate::table::SlotId;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
 /// How a process is started.
@@ -113,3 +114,21 @@ pub(crate) fn inherited() -> Vec<BorrowedFd<'static>> {
 
 /// How many those are.
 pub(crate) const INHERITED: usize = 3;
+
+/// A descriptor that is ready as soon as the process has ended; at once where `pid` is `None` (it has ended already).
+///
+/// # Errors
+/// Where no descriptors are left.
+pub fn sentinel(pid: Option<i32>) -> Result<OwnedFd> {
+    use nix::errno::Errno;
+    if let Some(pid) = pid {
+        match crate::sys::process::pidfd(pid) {
+            // Reaped a moment ago: as good as ended.
+            Err(Errno::ESRCH) => {}
+            other => return other.map_err(|e| CoreError::os("pidfd_open", e as i32)),
+        }
+    }
+    let ready = nix::sys::eventfd::EventFd::from_value_and_flags(1, nix::sys::eventfd::EfdFlags::EFD_CLOEXEC)
+        .map_err(|e| CoreError::os("eventfd", e as i32))?;
+    Ok(ready.into())
+}
