@@ -154,5 +154,18 @@ impl Host {
     }
 }
 
+/// Compiles a program with everything registered, and runs nothing.
+///
+/// # Errors
+/// The report of its syntax error, with source line and caret.
+pub fn check(program: Program) -> std::result::Result<(), String> {
+    let runtime = Runtime::create(program, Settings { name: "__main__".into(), ..Settings::default() });
+    runtime.compile().map_err(|error| {
+        let program = runtime.program();
+        let mut sources = Sources::with_main(&program.path, &program.source);
+        traceback::format_syntax(&error, &program.path, &mut sources)
+    })
+}
+
 /// The exit code after a syntax error.
 pub const SYNTAX_ERROR: i32 = 2;

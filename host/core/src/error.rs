@@ -5,6 +5,7 @@
 //! CPython's `multiprocessing` where there is one. Messages say what was wrong; where CPython
 //! has a wording, it is CPython's.
 
+use crate::connection::ConnectionError;
 use crate::position::Position;
 
 /// What can go wrong in this crate.
@@ -74,6 +75,9 @@ pub enum CoreError {
     /// The interrupt hook asked to leave the wait; the number is the hook's own.
     #[error("interrupted")]
     Interrupted(u64),
+    /// A connection's own kinds of failure.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
     /// A system call failed.
     #[error("{call} failed: {}", std::io::Error::from_raw_os_error(*.errno))]
     Os {

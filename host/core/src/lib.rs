@@ -1,13 +1,16 @@
 //! Processes, shared state and messages behind mphost. Plain Rust: no Rhai in it.
 
 pub mod clock;
+pub mod connection;
 pub mod error;
 pub mod event;
 pub mod eventcount;
 pub mod isolate;
 pub mod permit;
 pub mod position;
+pub mod process;
 pub mod queue;
+pub mod random;
 pub mod reap;
 pub mod session;
 pub mod shared;

@@ -12,6 +12,8 @@
 //! The converters on the hot path (queues, pipes) skip this tree and use [`Writer`](crate::wire::Writer) and
 //! [`Reader`](crate::wire::Reader) directly.
 
+pub use crate::session::RawHandle;
+
 /// A value that can travel between processes.
 ///
 /// Equality is structural; floats compare as IEEE 754 says, so that a NaN differs from itself.
@@ -107,17 +109,6 @@ pub struct Handle {
     /// What else makes the handle usable, in an order that its kind determines: a Value's typecode, a Condition's lock (a handle
     /// itself), a Proxy's address.
     pub attributes: Vec<Value>,
-}
-
-/// What names an object in the session's shared memory.
-///
-/// The index may be used again after the object has gone, but never with the same generation.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RawHandle {
-    /// The entry in the session's table of objects.
-    pub index: u32,
-    /// Which of the entry's successive objects is meant.
-    pub generation: u32,
 }
 
 /// Declares [`HandleKind`] and the way back from its number, so that the two can't disagree.

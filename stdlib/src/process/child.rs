@@ -77,10 +77,15 @@ pub(super) fn write_constants(encoder: &mut Encoder, ctx: &NativeCallContext<'_>
     Ok(())
 }
 
-/// Puts the two messages of a bootstrap into one: first how long the task's is and how many descriptors are its own.
-pub(super) fn join_messages(task: &Encoder, constants: &Encoder) -> Vec<u8> {
+/// Puts the messages of a bootstrap into one: the program with its length if the child doesn't have it, then how long the task's is and
+/// how many descriptors are its own, the task, the constants.
+pub(super) fn join_messages(program: Option<&[u8]>, task: &Encoder, constants: &Encoder) -> Vec<u8> {
     let (task_bytes, constant_bytes) = (task.bytes(), constants.bytes());
     let mut message = Vec::with_capacity(PREFIX + task_bytes.len() + constant_bytes.len());
+    if let Some(program) = program {
+        message.extend((program.len() as u64).to_le_bytes());
+        message.extend(program);
+    }
     message.extend((task_bytes.len() as u64).to_le_bytes());
     message.extend((task.fds().len() as u64).to_le_bytes());
     message.extend(task_bytes);
@@ -88,7 +93,7 @@ pub(super) fn join_messages(task: &Encoder, constants: &Encoder) -> Vec<u8> {
     message
 }
 
-const PREFIX: usize = 16;
+const PREFIX: usize = 24;
 
 /// The two messages of a bootstrap, and how many descriptors are the task's.
 fn split_messages(bootstrap: &[u8]) -> Option<(&[u8], &[u8], usize)> {
@@ -205,6 +210,36 @@ pub fn run_prepared(bootstrap: Vec<u8>, fds: Vec<OwnedFd>) -> i32 {
     }
 }
 
+/// Calls a function of the compiled program with its imports and constants evaluated, and nothing else of its top level.
+///
+/// # Errors
+/// What the function throws, or what evaluating a constant does.
+pub fn call_function(name: &str) -> std::result::Result<Dynamic, Box<EvalAltResult>> {
+    let runtime = runtime();
+    let ast = runtime.ast();
+    let mut statements: Vec<Stmt> = ast
+        .statements()
+        .iter()
+        .filter(|statement| match statement {
+            Stmt::Import(..) => true,
+            Stmt::Var(_, flags, _) => flags.intersects(ASTFlags::CONSTANT),
+            _ => false,
+        })
+        .cloned()
+        .collect();
+    statements.extend(compile(&format!("{name}();")).map_err(|e| e.into_rhai(None, Position::NONE))?.statements().iter().cloned());
+    let mut call = AST::new(statements, ast.shared_lib().clone());
+    call.set_source(runtime.program().path.as_str());
+    runtime.engine().eval_ast_with_scope(&mut Scope::new(), &call)
+}
+
+fn compile(text: &str) -> Result<AST> {
+    runtime()
+        .engine()
+        .compile(text)
+        .map_err(|e| Error::Rhai(Box::new(EvalAltResult::ErrorParsing(*e.0, e.1))))
+}
+
 /// The name of the call that the prologue ends with: it runs the task, in reach of all functions, imports and constants.
 pub const ENTER: &str = "__enter_task";
 
@@ -256,9 +291,6 @@ fn prologue(bootstrap: &[u8], mut fds: Vec<OwnedFd>) -> Result<(AST, Scope<'stat
             _ => {}
         }
     }
-    let compile = |text: &str| {
-        runtime.engine().compile(text).map_err(|e| Error::Rhai(Box::new(EvalAltResult::ErrorParsing(*e.0, e.1))))
-    };
     if anew {
         // The declarations that were left out would shift the positions by which variables are found: look them up by name.
         let by_name = compile("eval(\"let __by_name = ();\");")?;

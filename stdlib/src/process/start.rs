@@ -95,7 +95,12 @@ fn launch(
         (state.name.clone(), state.daemon)
     };
     // A forked child reads the task from memory: only the others need both messages in one.
-    let bootstrap = if method == Method::Fork { Vec::new() } else { child::join_messages(task, constants) };
+    let bootstrap = match method {
+        Method::Fork => Vec::new(),
+        // The server has the program already.
+        Method::Forkserver => child::join_messages(None, task, constants),
+        Method::Spawn => child::join_messages(Some(&program_message()), task, constants),
+    };
     let handles = [task.handles(), constants.handles()].concat();
     let fds: Vec<BorrowedFd<'_>> = task.borrowed_fds()?.into_iter().chain(constants.borrowed_fds()?).collect();
     let slot = table::allocate(&name, session().me(), daemon, method as u8)?;

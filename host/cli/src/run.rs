@@ -1,0 +1,144 @@
+//! `mphost run`: a script from a file, from standard input or from the command line.
+
+use crate::exit;
+use clap::Args;
+use mphost_core::process::Method;
+use mphost_stdlib::host::Host;
+use mphost_stdlib::runtime::{Program, Settings};
+use std::io::Read;
+use std::path::Path;
+
+/// Options of every command that runs a script.
+#[derive(Args, Clone, Debug, Default)]
+pub(crate) struct Common {
+    /// How processes are started, until the script chooses: fork, spawn or forkserver.
+    #[arg(long, value_name = "METHOD", value_parser = parse_method)]
+    start_method: Option<Method>,
+}
+
+/// What `mphost run` takes.
+#[derive(Args, Debug)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    common: Common,
+    /// Run this line of code instead of a script.
+    #[arg(short = 'e', value_name = "CODE", allow_hyphen_values = true)]
+    code: Option<String>,
+    /// Call this function of the script instead of its top level.
+    #[arg(long, hide = true, value_name = "NAME")]
+    test_function: Option<String>,
+    /// The script, or `-` for standard input; then its arguments, as they are in `sys::argv`.
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "SCRIPT [ARG]")]
+    script: Vec<String>,
+}
+
+fn parse_method(name: &str) -> Result<Method, String> {
+    Method::from_name(name).ok_or_else(|| "there are fork, spawn and forkserver".to_owned())
+}
+
+/// Runs a script. Returns the exit code.
+pub(crate) fn run(args: RunArgs) -> u8 {
+    if let Some(code) = args.code {
+        return run_code(code, args.script, &args.common);
+    }
+    let Some((script, _)) = args.script.split_first() else {
+        return complain("no script is given: `mphost run SCRIPT`, `mphost run -` for standard input, or `mphost run -e CODE`");
+    };
+    match read(script) {
+        Ok(program) => execute(program, args.script, &args.common, args.test_function.as_deref()),
+        Err(message) => complain(&message),
+    }
+}
+
+/// Runs a line of code.
+pub(crate) fn run_code(code: String, args: Vec<String>, common: &Common) -> u8 {
+    let program = Program { path: "<command line>".into(), source: code };
+    let mut argv = vec!["-e".to_owned()];
+    argv.extend(args);
+    execute(program, argv, common, None)
+}
+
+/// Runs what comes on standard input.
+pub(crate) fn run_stdin(common: &Common) -> u8 {
+    match read("-") {
+        Ok(program) => execute(program, vec!["-".into()], common, None),
+        Err(message) => complain(&message),
+    }
+}
+
+/// Compiles a script and runs nothing.
+pub(crate) fn check(script: &str) -> u8 {
+    match read(script) {
+        Ok(program) => match mphost_stdlib::host::check(program) {
+            Ok(()) => exit::SUCCESS,
+            Err(report) => {
+                let _ = mphost_stdlib::output::write_stderr(&report);
+                exit::USAGE
+            }
+        },
+        Err(message) => complain(&message),
+    }
+}
+
+fn execute(program: Program, argv: Vec<String>, common: &Common, function: Option<&str>) -> u8 {
+    let settings = Settings { name: "__main__".into(), argv, with_docs: false };
+    let host = match Host::new(program, settings) {
+        Ok(host) => host,
+        Err(error) => return complain(&format!("this machine doesn't let a program begin: {error}")),
+    };
+    if let Some(method) = common.start_method {
+        host.set_default_method(method);
+    }
+    let code = match function {
+        Some(name) => host.run_function(name),
+        None => host.run(),
+    };
+    exit::of_script(code)
+}
+
+/// The script's text; the error is a whole sentence with what to do.
+fn read(script: &str) -> Result<Program, String> {
+    let bytes = if script == "-" {
+        let mut bytes = Vec::new();
+        std::io::stdin().read_to_end(&mut bytes).map_err(|e| format!("standard input can't be read: {}", reason(&e)))?;
+        bytes
+    } else {
+        let path = Path::new(script);
+        if path.is_dir() {
+            return Err(format!("'{script}' is a directory: name a script in it, such as '{}'", path.join("main.rhai").display()));
+        }
+        std::fs::read(path).map_err(|e| match e.kind() {
+            std::io::ErrorKind::NotFound => format!("there is no script '{script}'{}", near(path)),
+            _ => format!("'{script}' can't be read: {}", reason(&e)),
+        })?
+    };
+    let path = if script == "-" { "<stdin>".to_owned() } else { script.to_owned() };
+    let source = String::from_utf8(bytes).map_err(|e| {
+        let at = e.utf8_error().valid_up_to();
+        let line = e.as_bytes()[..at].iter().filter(|b| **b == b'\n').count() + 1;
+        format!("'{path}' isn't UTF-8 text (line {line}, byte {at}): save it in that encoding")
+    })?;
+    // A byte order mark is no part of the text, nor is a first line for the shell.
+    let source = source.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(source);
+    let source = if source.starts_with("#!") { format!("//{source}") } else { source };
+    Ok(Program { path, source })
+}
+
+fn reason(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+}
+
+/// `; did you mean 'x'?`, from the names in the same folder.
+fn near(path: &Path) -> String {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let Ok(entries) = std::fs::read_dir(folder) else { return String::new() };
+    let names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
+    let wanted = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    mphost_stdlib::api::suggest(wanted, names.iter().map(String::as_str))
+}
+
+fn complain(message: &str) -> u8 {
+    let _ = mphost_stdlib::output::write_stderr(&format!("mphost: {message}\n"));
+    exit::USAGE
+}

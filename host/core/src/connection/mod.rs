@@ -1,0 +1,404 @@
+//! Connections: two ends, messages that arrive whole, and an end that is exact.
+//!
+//! A pipe is a pair of connected sockets. The kernel counts the open copies of an end in every process, so that the other end learns of the
+//! last one's closing at once, by whatever death; no process has to keep books.
+//!
+//! Two framings, one type: [`Framing::Packet`] between the ends of a pipe, [`Framing::Stream`] (CPython's) for listeners and clients. Each
+//! is in a file of its own; both are written in terms of one blocking send and one blocking receive, [`Port`]'s.
+//!
+//! Invariants:
+//! - A message arrives whole or not at all. One that was begun and can't be finished (an interrupt, the sender's death) breaks the
+//!   connection: the receiver gets [`ConnectionError::TornMessage`], never half a message, and never the next one's start as its rest.
+//! - Nothing is read ahead: after each message the end can be handed to another process.
+//! - A descriptor's own flags are never touched (it may be shared with other processes); each call says for itself that it doesn't wait, and
+//!   the waiting is [`wait_fds`], as everywhere.
+//! - Memory for a message is reserved as its bytes arrive, not on the word of its length.
+//! - Methods take `&self`, since a callback that runs while one waits may close the connection, or use it.
+
+mod error;
+mod packet;
+mod socket;
+mod stream;
+
+pub use error::ConnectionError;
+
+use std::cell::{Cell, RefCell};
+use std::io::IoSlice;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::rc::Rc;
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Shutdown, SockFlag, SockType, SockaddrLike, SockaddrStorage, getsockname,
+    setsockopt, shutdown, socketpair, sockopt::SndBuf,
+};
+
+use crate::clock::Deadline;
+use crate::error::{CoreError, Result};
+use crate::position::Position;
+use crate::wait::{WaitInfo, WaitKind, wait_fds};
+
+/// How many descriptors a message may carry (the kernel's SCM_MAX_FD, see unix(7)).
+pub const DESCRIPTOR_LIMIT: usize = 253;
+
+/// The send buffer asked for, in bytes, as far as the system allows: room for several packets, so that both sides work at once.
+const SEND_BUFFER: usize = 256 << 10;
+
+/// How messages are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// The kernel keeps packets apart (SOCK_SEQPACKET).
+    Packet,
+    /// Each message is preceded by its length, in a stream of bytes.
+    Stream,
+}
+
+/// One end of a connection.
+///
+/// Python: `multiprocessing.connection.Connection`.
+#[derive(Debug)]
+pub struct Connection {
+    /// Shared with the operations that wait, so that closing in between (by a callback) pulls no descriptor from under them.
+    socket: RefCell<Option<Rc<OwnedFd>>>,
+    framing: Framing,
+    carries_descriptors: bool,
+    readable: Cell<bool>,
+    writable: Cell<bool>,
+    sending: Direction,
+    receiving: Direction,
+}
+
+/// The state of one direction of a connection.
+#[derive(Debug, Default)]
+struct Direction {
+    /// A message is half through.
+    busy: Cell<bool>,
+    /// A message was left half through: what follows would be taken for its rest.
+    broken: Cell<bool>,
+}
+
+impl Connection {
+    /// A pipe: two connected ends; if not `duplex`, the first can only receive and the second only send.
+    ///
+    /// Python: `multiprocessing.Pipe(duplex)`.
+    ///
+    /// # Errors
+    /// [`CoreError::Os`] where there are too many open descriptors.
+    pub fn pair(duplex: bool) -> Result<(Connection, Connection)> {
+        let (first, second) = socketpair(
+            AddressFamily::Unix,
+            SockType::SeqPacket,
+            None,
+            SockFlag::SOCK_CLOEXEC,
+        )
+        .map_err(|errno| os("socketpair", errno))?;
+        if !duplex {
+            // Now not even a program that takes the descriptor itself can use an end the wrong way.
+            shutdown(first.as_raw_fd(), Shutdown::Write).map_err(|errno| os("shutdown", errno))?;
+        }
+        for end in [&first, &second] {
+            // Only a matter of speed: the default does as well.
+            let _ = setsockopt(end, SndBuf, &SEND_BUFFER);
+        }
+        Ok((
+            Connection::from_packet_fd(first, true, duplex),
+            Connection::from_packet_fd(second, duplex, true),
+        ))
+    }
+
+    /// An end of a pipe that this process was given.
+    #[must_use]
+    pub fn from_packet_fd(socket: OwnedFd, readable: bool, writable: bool) -> Connection {
+        Connection::new(socket, Framing::Packet, true, readable, writable)
+    }
+
+    /// A connected socket of type SOCK_STREAM, as `connect` and `accept` make them. Descriptors can travel over it in the local domain
+    /// alone.
+    #[must_use]
+    pub fn from_stream_fd(socket: OwnedFd) -> Connection {
+        let local = getsockname::<SockaddrStorage>(socket.as_raw_fd())
+            .is_ok_and(|address| address.family() == Some(AddressFamily::Unix));
+        Connection::new(socket, Framing::Stream, local, true, true)
+    }
+
+    fn new(
+        socket: OwnedFd,
+        framing: Framing,
+        carries_descriptors: bool,
+        readable: bool,
+        writable: bool,
+    ) -> Connection {
+        Connection {
+            socket: RefCell::new(Some(Rc::new(socket))),
+            framing,
+            carries_descriptors,
+            readable: Cell::new(readable),
+            writable: Cell::new(writable),
+            sending: Direction::default(),
+            receiving: Direction::default(),
+        }
+    }
+
+    /// How messages are told apart here: who passes the end on says so.
+    #[must_use]
+    pub fn framing(&self) -> Framing {
+        self.framing
+    }
+
+    /// Whether this end is for receiving.
+    #[must_use]
+    pub fn readable(&self) -> bool {
+        self.readable.get()
+    }
+
+    /// Whether this end is for sending.
+    #[must_use]
+    pub fn writable(&self) -> bool {
+        self.writable.get()
+    }
+
+    /// Whether this process has closed this end.
+    #[must_use]
+    pub fn closed(&self) -> bool {
+        self.socket.borrow().is_none()
+    }
+
+    /// Closes this end in this process. Once more is fine.
+    pub fn close(&self) {
+        drop(self.socket.take());
+    }
+
+    /// The descriptor's number; it stays the connection's.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Closed`].
+    pub fn fileno(&self) -> Result<RawFd> {
+        self.socket().map(|socket| socket.as_raw_fd())
+    }
+
+    /// Sends one message, and with it copies of the descriptors `fds`. Waits while the receiver is behind by more than the kernel
+    /// buffers.
+    ///
+    /// # Arguments
+    /// - `payload`: any bytes, none as well.
+    /// - `fds`: at most [`DESCRIPTOR_LIMIT`]; the caller's own may be closed afterwards.
+    /// - `position`: where the script does this, for whoever asks what it waits for.
+    ///
+    /// # Errors
+    /// [`ConnectionError`]: `Closed`, `ReadOnly`, `BrokenPipe`, `TooManyDescriptors`, `NoDescriptors`, `Busy`; what the interrupt hook
+    /// raises; [`CoreError::Os`]. An error after the start of a message that is longer than a packet closes this direction for good.
+    pub fn send(&self, payload: &[u8], fds: &[BorrowedFd<'_>], position: Position) -> Result<()> {
+        let socket = self.socket()?;
+        if !self.writable.get() {
+            return Err(ConnectionError::ReadOnly.into());
+        }
+        if fds.len() > DESCRIPTOR_LIMIT {
+            return Err(ConnectionError::TooManyDescriptors(fds.len()).into());
+        }
+        if !fds.is_empty() && !self.carries_descriptors {
+            return Err(ConnectionError::NoDescriptors.into());
+        }
+        self.sending.check(ConnectionError::BrokenPipe)?;
+        let fds: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let port = Port {
+            connection: self,
+            direction: &self.sending,
+            socket: &socket,
+            position,
+        };
+        let result = match self.framing {
+            Framing::Packet => packet::send(&port, payload, &fds),
+            Framing::Stream => stream::send(&port, payload, &fds),
+        };
+        if self.sending.broken.get() {
+            // The receiver shall not wait for the rest. Whether this works is all the same: it may have gone.
+            let _ = shutdown(socket.as_raw_fd(), Shutdown::Write);
+        }
+        result
+    }
+
+    /// Receives one message, waiting for it if need be, and gives the descriptors that came with it.
+    ///
+    /// # Arguments
+    /// - `into`: is emptied, then holds the message; its memory is used again.
+    /// - `maxlength`: the longest message accepted, in bytes.
+    /// - `position`: where the script does this, for whoever asks what it waits for.
+    ///
+    /// # Errors
+    /// [`ConnectionError`]: `Closed`, `WriteOnly`, `EndOfFile`, `TornMessage`, `Malformed`, `Busy`, and `BadMessageLength`, after which
+    /// this end can't receive any more (is closed, if it can't send either; as in CPython); what the interrupt hook raises;
+    /// [`CoreError::Os`]. `into` is empty then.
+    pub fn recv(
+        &self,
+        into: &mut Vec<u8>,
+        maxlength: Option<usize>,
+        position: Position,
+    ) -> Result<Vec<OwnedFd>> {
+        into.clear();
+        let socket = self.readable_socket()?;
+        self.receiving.check(ConnectionError::TornMessage)?;
+        let port = Port {
+            connection: self,
+            direction: &self.receiving,
+            socket: &socket,
+            position,
+        };
+        let result = match self.framing {
+            Framing::Packet => packet::receive(&port, into, maxlength),
+            Framing::Stream => stream::receive(&port, into, maxlength),
+        };
+        if let Err(error) = &result {
+            into.clear();
+            match error {
+                CoreError::Connection(ConnectionError::BadMessageLength) if self.writable.get() => {
+                    self.readable.set(false)
+                }
+                CoreError::Connection(ConnectionError::BadMessageLength) => self.close(),
+                CoreError::Connection(ConnectionError::Malformed) => {
+                    self.receiving.broken.set(true)
+                }
+                _ => {}
+            }
+        }
+        result
+    }
+
+    /// Whether `recv` would return at once: there is a message, or the end. Takes nothing. Waits for that until `deadline`.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Closed`], [`ConnectionError::WriteOnly`]; what the interrupt hook raises.
+    pub fn poll(&self, deadline: Deadline, position: Position) -> Result<bool> {
+        let socket = self.readable_socket()?;
+        let port = Port {
+            connection: self,
+            direction: &self.receiving,
+            socket: &socket,
+            position,
+        };
+        port.wait(libc::POLLIN, deadline)
+    }
+
+    fn socket(&self) -> Result<Rc<OwnedFd>> {
+        self.socket
+            .borrow()
+            .clone()
+            .ok_or_else(|| ConnectionError::Closed.into())
+    }
+
+    fn readable_socket(&self) -> Result<Rc<OwnedFd>> {
+        let socket = self.socket()?;
+        if self.readable.get() {
+            Ok(socket)
+        } else {
+            Err(ConnectionError::WriteOnly.into())
+        }
+    }
+}
+
+impl Direction {
+    /// Whether a message can begin in this direction; `broken` is the error if none ever will.
+    fn check(&self, broken: ConnectionError) -> Result<()> {
+        if self.broken.get() {
+            return Err(broken.into());
+        }
+        if self.busy.get() {
+            return Err(ConnectionError::Busy.into());
+        }
+        Ok(())
+    }
+}
+
+/// One direction of a connection while a message passes: the blocking operations that the framings are written in.
+struct Port<'a> {
+    connection: &'a Connection,
+    direction: &'a Direction,
+    socket: &'a Rc<OwnedFd>,
+    position: Position,
+}
+
+impl Port<'_> {
+    /// Runs the part of an operation that has to be finished, since its message has begun: if it fails, the direction is broken.
+    fn in_message(&self, rest: impl FnOnce() -> Result<()>) -> Result<()> {
+        // Another message may have begun while this one waited for its first packet to pass: in a callback, whose error was caught.
+        self.direction
+            .check(ConnectionError::TornMessage)
+            .inspect_err(|_| self.direction.broken.set(true))?;
+        self.direction.busy.set(true);
+        let result = rest();
+        self.direction.busy.set(false);
+        if result.is_err() {
+            self.direction.broken.set(true);
+        }
+        result
+    }
+
+    /// Sends `parts`, at least a byte of them, and `fds`; how many bytes have been sent.
+    fn send(&self, parts: &[IoSlice<'_>], fds: &[RawFd]) -> Result<usize> {
+        loop {
+            match socket::send(self.socket.as_fd(), parts, fds) {
+                Ok(bytes) => return Ok(bytes),
+                Err(Errno::EAGAIN) => drop(self.wait(libc::POLLOUT, Deadline::NEVER)?),
+                Err(Errno::EINTR) => {}
+                Err(Errno::EPIPE | Errno::ECONNRESET) => {
+                    return Err(ConnectionError::BrokenPipe.into());
+                }
+                Err(errno) => return Err(os("sendmsg", errno)),
+            }
+        }
+    }
+
+    /// Receives what there is, at least a byte of it; see [`socket::receive`].
+    fn receive(
+        &self,
+        head: &mut [u8],
+        body: &mut Vec<u8>,
+        room: usize,
+        fds: &mut Vec<OwnedFd>,
+    ) -> Result<socket::Received> {
+        // The kernel says once that the other end was closed with messages unread in it, before it gives what that end had sent.
+        let mut reset_ignored = self.connection.framing == Framing::Stream;
+        loop {
+            match socket::receive(self.socket.as_fd(), head, body, room, fds) {
+                Ok(received) => return Ok(received),
+                Err(Errno::EAGAIN) => drop(self.wait(libc::POLLIN, Deadline::NEVER)?),
+                Err(Errno::EINTR) => {}
+                Err(Errno::ECONNRESET) if !reset_ignored => reset_ignored = true,
+                Err(errno) => return Err(os("recvmsg", errno)),
+            }
+        }
+    }
+
+    /// Waits until the socket has one of `events`, an error or its end; whether it has.
+    fn wait(&self, events: libc::c_short, deadline: Deadline) -> Result<bool> {
+        let fd = self.socket.as_raw_fd();
+        let info = WaitInfo::new(WaitKind::Descriptors, fd as u64, self.position);
+        let mut polled = [libc::pollfd {
+            fd,
+            events,
+            revents: 0,
+        }];
+        let ready = wait_fds(&mut polled, info, deadline)? > 0;
+        if self.connection.closed() {
+            return Err(ConnectionError::Closed.into());
+        }
+        Ok(ready)
+    }
+}
+
+/// How many bytes to receive next of a body of `length` bytes of which `into` holds the first, at most `piece` of them. Sees to the
+/// capacity: it doubles, up to the length, as bytes arrive.
+fn room_for(into: &mut Vec<u8>, length: usize, piece: usize) -> usize {
+    let room = (length - into.len()).min(piece);
+    if into.capacity() - into.len() < room {
+        let wanted = (2 * into.len()).max(into.len() + room).min(length);
+        into.reserve_exact(wanted - into.len());
+    }
+    room
+}
+
+fn os(call: &'static str, errno: Errno) -> CoreError {
+    CoreError::Os {
+        call,
+        errno: errno as i32,
+    }
+}
