@@ -52,7 +52,7 @@ pub fn describe(position: Position) -> String {
         return "an unknown place".into();
     }
     let file = FILES.with_borrow(|files| {
-        files.get(usize::from(position.file).saturating_sub(1)).cloned().unwrap_or_else(|| "<script>".into())
+        files.get(usize::from(position.file()).saturating_sub(1)).cloned().unwrap_or_else(|| "<script>".into())
     });
-    format!("{file}:{}:{}", position.line, position.column)
+    format!("{file}:{}:{}", position.line(), position.column())
 }

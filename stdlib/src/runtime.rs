@@ -195,7 +195,9 @@ fn configure(engine: &mut Engine) {
 
 /// Makes `error` surface at the next check for interrupts, where the place at hand can't raise it.
 pub fn raise_soon(error: Error) {
-    RAISED.with_borrow_mut(|raised| raised.get_or_insert(error));
+    RAISED.with_borrow_mut(|raised| {
+        raised.get_or_insert(error);
+    });
     mphost_core::signals::request_attention();
 }
 

@@ -22,7 +22,7 @@ struct Protocol {
 
 thread_local! {
     static PROTOCOLS: RefCell<HashMap<TypeId, Protocol>> = RefCell::new(HashMap::new());
-    static POSITION: Cell<Position> = const { Cell::new(Position::UNKNOWN) };
+    static POSITION: Cell<Position> = const { Cell::new(Position::NONE) };
 }
 
 /// Says how a type is entered and left: by the names of its methods.

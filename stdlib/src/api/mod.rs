@@ -235,12 +235,12 @@ impl<T: Clone + 'static> Class<'_, T> {
         self
     }
 
-    /// A property that can be written; its type is checked by the body.
+    /// A property that can be written, on constants too; its type is checked by the body.
     pub fn setter(&mut self, name: &'static str, body: impl Fn(&mut Call<'_>) -> Result + 'static) -> &mut Self {
         let value = signature::Param { name: "value", ty: signature::Type::Any, default: None };
         let signature = property(name, vec![value]);
         let body: Body = Rc::new(body);
-        let registration = FuncRegistration::new_setter(name);
+        let registration = FuncRegistration::new(format!("set${name}"));
         add(&mut self.registry.global, registration, &[TypeId::of::<T>()], 1, &signature, &body, "", false);
         self
     }
@@ -261,7 +261,7 @@ impl<T: Clone + 'static> Class<'_, T> {
         let any = |name| signature::Param { name, ty: signature::Type::Any, default: None };
         let signature = property("[]=", vec![any("index"), any("value")]);
         let body: Body = Rc::new(body);
-        let registration = FuncRegistration::new_index_setter();
+        let registration = FuncRegistration::new("index$set$");
         add(&mut self.registry.global, registration, &[TypeId::of::<T>()], 2, &signature, &body, "", false);
         self
     }

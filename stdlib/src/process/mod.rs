@@ -12,8 +12,7 @@ pub mod start;
 
 use crate::error::{Kind, Result, raise};
 use mphost_core::process::Method;
-use mphost_core::session::SlotId;
-use mphost_core::table::{self, ExitStatus, SlotStatus};
+use mphost_core::table::{self, ExitStatus, SlotId, SlotStatus};
 use rhai::{Array, Dynamic, FnPtr, Map};
 use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;

@@ -8,8 +8,8 @@ use crate::convert::Encoder;
 use crate::error::{Error, Kind, Result, raise};
 use crate::runtime::runtime;
 use mphost_core::process::{self, Job, Method};
-use mphost_core::session::{SlotId, session};
-use mphost_core::table;
+use mphost_core::session::session;
+use mphost_core::table::{self, SlotId};
 use rhai::{Dynamic, Map, NativeCallContext};
 use std::os::fd::BorrowedFd;
 

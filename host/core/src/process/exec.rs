@@ -99,11 +99,11 @@ impl Head {
 /// Executes this program anew with a hidden command.
 pub(super) fn execute(command: &str, job: Job<'_>) -> Result<i32> {
     let head = deposit(&job)?;
-    let (ours, theirs) = Connection::pair(true)?;
+    let (ours, theirs) = super::packet_pair()?;
+    let ours = Connection::from_packet_fd(ours, true, true);
     let mut fds: Vec<BorrowedFd<'_>> = super::inherited();
     fds.extend_from_slice(job.fds);
     ours.send(&wire::encode_control(&head).map_err(|e| CoreError::Runtime(e.to_string()))?, &fds, Position::default())?;
-    let theirs = theirs.into_fd()?;
     // posix_spawn's dup2 clears the close-on-exec flag only when source and target differ.
     let raw = theirs.as_raw_fd();
     if raw == MESSAGE_FD {
@@ -156,7 +156,7 @@ pub fn entry() -> Result<Option<Entry>> {
     }
     let socket = sys::process::take_fd(MESSAGE_FD);
     child::set_cloexec(socket.as_fd(), true)?;
-    let connection = Connection::from_packet_fd(socket, true, true)?;
+    let connection = Connection::from_packet_fd(socket, true, true);
     let mut message = Vec::new();
     let mut fds = connection.recv(&mut message, Some(1 << 16), Position::default()).map_err(|_| by_hand())?;
     let head: Head = wire::decode_control(&message, 1 << 16).map_err(|_| by_hand())?;

@@ -43,8 +43,8 @@ thread_local! {
 pub fn prepare(bootstrap: fn() -> Vec<u8>) -> Result<()> {
     BOOTSTRAP.with_borrow_mut(|slot| *slot = Some(bootstrap));
     if CONTROL.get().is_none() {
-        let (requests, server) = Connection::pair(true)?;
-        attach(requests.into_fd()?, server.into_fd()?);
+        let (requests, server) = super::packet_pair()?;
+        attach(requests, server);
     }
     Ok(())
 }
@@ -62,7 +62,7 @@ pub(super) fn control() -> impl Iterator<Item = BorrowedFd<'static>> {
 fn end(index: usize) -> Result<Connection> {
     let fd = control().nth(index).ok_or(CoreError::NoSession)?;
     let fd = fd.try_clone_to_owned().map_err(|e| child::io("fcntl(F_DUPFD_CLOEXEC)", &e))?;
-    Connection::from_packet_fd(fd, true, true)
+    Ok(Connection::from_packet_fd(fd, true, true))
 }
 
 /// The pid of the program's forkserver, if one is alive.

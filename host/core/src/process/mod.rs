@@ -132,3 +132,10 @@ pub fn sentinel(pid: Option<i32>) -> Result<OwnedFd> {
         .map_err(|e| CoreError::os("eventfd", e as i32))?;
     Ok(ready.into())
 }
+
+/// Two connected sockets whose messages stay whole (SOCK_SEQPACKET).
+fn packet_pair() -> Result<(OwnedFd, OwnedFd)> {
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
+        .map_err(|e| CoreError::os("socketpair", e as i32))
+}
