@@ -9,6 +9,7 @@
 
 use mphost_core::error::CoreError;
 use rhai::{Dynamic, EvalAltResult, Map, Position};
+use std::cell::RefCell;
 use std::rc::Rc;
 
 macro_rules! kinds {
@@ -283,10 +284,34 @@ pub fn thrown_value(error: &EvalAltResult, source: Option<&str>) -> Dynamic {
     }
 }
 
+thread_local! {
+    /// What the hook for unmatched calls found out about the last one, by the function's name. Rhai's own error knows where the
+    /// call stands, this one what was wrong with it.
+    static LESSON: RefCell<Option<(String, Kind, String)>> = const { RefCell::new(None) };
+}
+
+/// Notes what was wrong with the call of a function that Rhai is about to report as not found.
+pub(crate) fn teach(function: &str, kind: Kind, message: String) {
+    LESSON.with_borrow_mut(|lesson| *lesson = Some((function.to_owned(), kind, message)));
+}
+
+/// What was noted about the call that Rhai reports as `name (types…)`.
+fn lesson(signature: &str) -> Option<(Kind, String)> {
+    let name = signature.split([' ', '(']).next().unwrap_or_default();
+    LESSON.with_borrow(|lesson| {
+        lesson.as_ref().filter(|(function, ..)| function == name).map(|(_, kind, message)| (*kind, message.clone()))
+    })
+}
+
 /// Python's class and a message for an error of the interpreter itself.
 #[must_use]
 pub fn interpreter_error(error: &EvalAltResult) -> (Kind, String) {
     use EvalAltResult as E;
+    if let E::ErrorFunctionNotFound(signature, _) = error
+        && let Some(lesson) = lesson(signature)
+    {
+        return lesson;
+    }
     let kind = match error {
         E::ErrorParsing(..) => Kind::SyntaxError,
         E::ErrorVariableNotFound(..) | E::ErrorFunctionNotFound(..) | E::ErrorUnboundThis(..) => Kind::NameError,
@@ -325,6 +350,12 @@ pub fn kind_of_caught_map(map: &Map) -> Option<Kind> {
     let name = map.get("error")?.read_lock::<rhai::ImmutableString>()?.clone();
     if !map.contains_key("message") || !name.starts_with("Error") {
         return None;
+    }
+    let function = map.get("function").and_then(|f| f.read_lock::<rhai::ImmutableString>().map(|f| f.clone()));
+    if name == "ErrorFunctionNotFound"
+        && let Some((kind, _)) = function.and_then(|signature| lesson(&signature))
+    {
+        return Some(kind);
     }
     Some(match name.as_str() {
         "ErrorParsing" => Kind::SyntaxError,

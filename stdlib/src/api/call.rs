@@ -46,18 +46,20 @@ impl<'a> Call<'a> {
             }
             _ => None,
         };
-        for (value, param) in rest[..given].iter_mut().zip(&signature.params) {
-            param.check(signature.name, value)?;
-            call.args.push(value.take());
-        }
         if given > signature.positional {
-            return Err(raise(
-                Kind::TypeError,
+            let message = if rest.len() > signature.most() {
+                format!("{}() takes at most {} arguments, {} were given", signature.name, signature.most(), rest.len())
+            } else {
                 format!(
                     "{}(): what follows the first {} arguments is given by name, in an object map: #{{…}}",
                     signature.name, signature.positional
-                ),
-            ));
+                )
+            };
+            return Err(raise(Kind::TypeError, format!("{message}: {}", signature.text)));
+        }
+        for (value, param) in rest[..given].iter_mut().zip(&signature.params) {
+            param.check(signature.name, value)?;
+            call.args.push(value.take());
         }
         call.given = (1 << call.args.len()) - 1;
         if let Some(options) = options {

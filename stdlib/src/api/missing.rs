@@ -1,10 +1,11 @@
 //! Calls that nothing matched: methods known only at run time, and errors that teach for all others.
 //!
 //! Rhai asks this hook after every native call that failed, also after one that was found and then threw, so the first
-//! thing it does is to find out whether the call had existed: then the error stays as it was.
+//! thing it does is to find out whether the call had existed: then the error stays as it was. Of a call that doesn't exist Rhai
+//! itself knows the place, so its error goes on; what was wrong is noted beside it ([`crate::error::teach`]).
 
 use super::{Index, suggest, type_name};
-use crate::error::{Kind, Result, raise};
+use crate::error::{Kind, Result, teach};
 use rhai::{Dynamic, Engine, EvalContext, NativeCallContext, Position};
 
 pub(super) fn install(engine: &mut Engine, index: Index) {
@@ -24,7 +25,7 @@ fn look(
         let this_type = this.type_id();
         if let Some(signature) = index.methods.get(&(this_type, name)) {
             let given = args.len() - 1;
-            return if given <= signature.most() { Ok(None) } else { Err(too_many(signature, given)) };
+            return if given <= signature.most() { Ok(None) } else { too_many(signature, given) };
         }
         if let Some(methods) = index.dynamic.get(&this_type) {
             let engine = context.engine();
@@ -41,7 +42,7 @@ fn look(
     }
     if let Some(signature) = index.functions.get(name) {
         let given = args.len();
-        return if given <= signature.most() { Ok(None) } else { Err(too_many(signature, given)) };
+        return if given <= signature.most() { Ok(None) } else { too_many(signature, given) };
     }
     if let Some(class) = args.first().and_then(|this| index.classes.get(&this.type_id())) {
         let this_type = args[0].type_id();
@@ -49,19 +50,21 @@ fn look(
             return Ok(None);
         }
         let own = index.methods.keys().filter(|(of, _)| *of == this_type).map(|(_, method)| *method);
-        return Err(raise(
-            Kind::AttributeError,
-            format!("'{class}' object has no method '{name}'{}", suggest(name, own)),
-        ));
+        let message = format!("'{class}' object has no method '{name}'{}", suggest(name, own));
+        return wrong(name, Kind::AttributeError, message);
     }
     unknown(index, name, args, context)
 }
 
-fn too_many(signature: &super::Signature, given: usize) -> crate::error::Error {
-    raise(
-        Kind::TypeError,
-        format!("{}() takes at most {} arguments, {given} were given: {}", signature.name, signature.most(), signature.text),
-    )
+fn too_many(signature: &super::Signature, given: usize) -> Result<Option<Dynamic>> {
+    let message =
+        format!("{}() takes at most {} arguments, {given} were given: {}", signature.name, signature.most(), signature.text);
+    wrong(signature.name, Kind::TypeError, message)
+}
+
+fn wrong(name: &str, kind: Kind, message: String) -> Result<Option<Dynamic>> {
+    teach(name, kind, message);
+    Ok(None)
 }
 
 /// Whether any function in reach has this name: then Rhai's error about types or a thrown one is the right one.
@@ -92,10 +95,9 @@ fn unknown(index: &Index, name: &str, args: &[&mut Dynamic], context: &EvalConte
         }
     }
     if let Some(params) = same_name.first() {
-        return Err(raise(
-            Kind::TypeError,
-            format!("{name}() takes {params} argument{}, {} were given", if *params == 1 { "" } else { "s" }, args.len()),
-        ));
+        let plural = if *params == 1 { "" } else { "s" };
+        let message = format!("{name}() takes {params} argument{plural}, {} were given", args.len());
+        return wrong(name, Kind::TypeError, message);
     }
     let natives: Vec<String> = native_names(context.engine()).collect();
     if natives.iter().any(|n| n == name) {
@@ -107,5 +109,5 @@ fn unknown(index: &Index, name: &str, args: &[&mut Dynamic], context: &EvalConte
         Some(this) if hint.is_empty() => format!(" (called with {})", type_name(this)),
         _ => String::new(),
     };
-    Err(raise(Kind::NameError, format!("function '{name}' is not defined{of}{hint}")))
+    wrong(name, Kind::NameError, format!("function '{name}' is not defined{of}{hint}"))
 }

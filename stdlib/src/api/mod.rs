@@ -50,6 +50,9 @@ pub struct Entry {
     pub doc: &'static str,
 }
 
+/// So many arguments too many are still matched, so that the `TypeError` can say where the call stands.
+const SURPLUS: usize = 1;
+
 type Body = Rc<dyn Fn(&mut Call<'_>) -> Result>;
 /// Calls a method that is not known before the script runs: `m.get_task_queue()`. `None`: there is no such method.
 pub type DynamicMethods = Rc<dyn Fn(&NativeCallContext<'_>, &str, &mut [&mut Dynamic]) -> Result<Option<Dynamic>>>;
@@ -118,7 +121,7 @@ impl Registry {
             self.index.functions.insert(name, signature.clone());
         }
         let target = if module.is_empty() { &mut self.global } else { self.modules.entry(module).or_default() };
-        for arity in 0..=signature.most() {
+        for arity in 0..=signature.most() + SURPLUS {
             add(target, FuncRegistration::new(name), &[], arity, &signature, &body, doc, with_docs);
         }
         if !module.is_empty() {
@@ -202,7 +205,7 @@ impl<T: Clone + 'static> Class<'_, T> {
     ) -> &mut Self {
         let signature = Rc::new(Signature::parse(signature));
         let body: Body = Rc::new(body);
-        for arity in 0..=signature.most() {
+        for arity in 0..=signature.most() + SURPLUS {
             add(
                 &mut self.registry.global,
                 FuncRegistration::new(signature.name),

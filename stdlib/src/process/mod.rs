@@ -276,14 +276,6 @@ impl Process {
         Ok(())
     }
 
-    fn check_owner(&self, what: &str) -> Result<()> {
-        let state = self.0.borrow();
-        if state.owner != std::process::id() || matches!(state.phase, Phase::Current) {
-            return Err(raise(Kind::AssertionError, format!("can only {what} a child process")));
-        }
-        Ok(())
-    }
-
     /// Reads the exit status if the process has ended; its slot is free then.
     pub fn refresh(&self) -> Option<ExitStatus> {
         let (slot, pid) = match &self.0.borrow().phase {

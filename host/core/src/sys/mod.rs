@@ -5,4 +5,5 @@
 pub(crate) mod futex;
 pub(crate) mod memory;
 pub(crate) mod mutex;
+pub(crate) mod process;
 pub(crate) mod signal;
