@@ -273,7 +273,6 @@ impl Error {
 /// The error as a script would catch it: a [`ScriptError`] for what the host or the interpreter raised, else the thrown value.
 ///
 /// `source` is the script's path, for the place of interpreter errors.
-#[must_use]
 pub fn thrown_value(error: &EvalAltResult, source: Option<&str>) -> Dynamic {
     match error.unwrap_inner() {
         EvalAltResult::ErrorRuntime(value, _) => value.clone(),

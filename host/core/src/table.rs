@@ -15,6 +15,7 @@ use crate::permit;
 use crate::position::Position;
 use crate::session::layout::{NAME_LEN, Slot};
 use crate::session::{RawHandle, Session, objects, session};
+use crate::sys;
 use crate::wait::{self, Edge, WaitInfo, WaitKind};
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
@@ -352,8 +353,24 @@ pub(crate) fn mark_dead(session: &'static Session, id: SlotId, raw_status: i32) 
     slot.ended.wake_unconditionally();
     if ExitStatus(raw_status).abnormal() {
         wake_all_waiters(session);
+        if raw_status & 0x7f != 0 {
+            end_children(session, id);
+        }
     }
     true
+}
+
+/// A process that died by a signal takes its children along: those that the kernel doesn't end for it (the forkserver's) and
+/// all others too; async-signal-safe. Each of their deaths does the same for its own.
+fn end_children(session: &'static Session, parent: SlotId) {
+    let parent = parent.to_u64();
+    for (_, slot) in slots(session) {
+        let (_, state) = unpack(slot.state.load(SeqCst));
+        let pid = slot.pid.load(SeqCst);
+        if slot.parent.load(SeqCst) == parent && state == LIVE && pid > 1 {
+            sys::process::kill(pid, libc::SIGKILL);
+        }
+    }
 }
 
 /// Lets every process that waits on shared state look again; async-signal-safe. What the dead

@@ -315,7 +315,6 @@ impl Process {
     }
 
     /// The value for scripts.
-    #[must_use]
     pub fn into_dynamic(self) -> Dynamic {
         Dynamic::from(self)
     }

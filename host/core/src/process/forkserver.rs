@@ -19,6 +19,7 @@ use crate::table::{self, SlotId, SlotStatus};
 use crate::wait::{self, WaitInfo, WaitKind};
 use crate::wire;
 use nix::unistd::{ForkResult, getpid};
+use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
 
@@ -33,7 +34,7 @@ static CONTROL: OnceLock<[OwnedFd; 2]> = OnceLock::new();
 pub(super) struct Forkserver;
 
 thread_local! {
-    static BOOTSTRAP: std::cell::RefCell<Option<fn() -> Vec<u8>>> = const { std::cell::RefCell::new(None) };
+    static BOOTSTRAP: Cell<fn() -> Vec<u8>> = const { Cell::new(Vec::new) };
 }
 
 /// Makes the request socket (in the main process), and says what a server is told when one is started: the program.
@@ -41,7 +42,7 @@ thread_local! {
 /// # Errors
 /// Where no descriptors are left.
 pub fn prepare(bootstrap: fn() -> Vec<u8>) -> Result<()> {
-    BOOTSTRAP.with_borrow_mut(|slot| *slot = Some(bootstrap));
+    BOOTSTRAP.set(bootstrap);
     if CONTROL.get().is_none() {
         let (requests, server) = super::packet_pair()?;
         attach(requests, server);
@@ -80,7 +81,7 @@ fn server() -> Option<SlotId> {
 
 fn start_server() -> Result<()> {
     let slot = table::allocate(SERVER_NAME, session().main_slot(), true, SERVER)?;
-    let bootstrap = BOOTSTRAP.with_borrow(|make| make.map(|make| make()).unwrap_or_default());
+    let bootstrap = BOOTSTRAP.get()();
     let job = Job { slot, bootstrap: &bootstrap, fds: &[], kept: 0 };
     exec::execute(FORKSERVER_COMMAND, job).inspect_err(|_| table::release(slot))?;
     Ok(())

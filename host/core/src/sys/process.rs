@@ -74,6 +74,12 @@ pub(crate) fn pidfd(pid: i32) -> std::result::Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd).unwrap_or(-1)) })
 }
 
+/// Sends a signal; async-signal-safe. Whoever is gone already needs none.
+pub(crate) fn kill(pid: i32, signo: i32) {
+    // SAFETY: kill takes two numbers.
+    unsafe { libc::kill(pid, signo) };
+}
+
 static MAIN: AtomicI32 = AtomicI32::new(0);
 
 /// The signal that a process of the forkserver gets when a parent dies. (Not one that scripts use.)
