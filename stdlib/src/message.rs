@@ -1,0 +1,67 @@
+//! Script values as items of the core's queues: the one way in and the one way out.
+//!
+//! Problem: queues, pools and managers all put values into queues of the session. The way is hot, so one encoder's memory serves
+//! all items of a process, and items are read where they lie.
+//!
+//! Invariants: an item is put whole or not at all; its references to session objects are taken after it is encoded and belong to
+//! the queue from then on.
+
+use crate::convert::{Decoder, Encoder, References};
+use crate::core_error::from_wire;
+use crate::error::Result;
+use mphost_core::clock::Deadline;
+use mphost_core::position::Position;
+use mphost_core::queue::{Item, Queue};
+use rhai::Dynamic;
+use std::cell::Cell;
+
+/// An encoder that has grown beyond this many bytes isn't kept: one huge item shall not hold its memory for ever.
+const KEPT: usize = 16 << 20;
+
+thread_local! {
+    static ENCODER: Cell<Option<Encoder>> = const { Cell::new(None) };
+}
+
+/// Runs `work` with an empty encoder, whose memory is that of the last message. A message that is made meanwhile (by a callback that
+/// runs while `work` waits) gets an encoder of its own.
+pub fn with_encoder<R>(work: impl FnOnce(&mut Encoder) -> R) -> R {
+    let mut encoder = ENCODER.take().unwrap_or_default();
+    let result = work(&mut encoder);
+    if encoder.bytes().len() <= KEPT {
+        encoder.clear();
+        ENCODER.set(Some(encoder));
+    }
+    result
+}
+
+/// Puts one value; `root` is how an error calls it (`item`).
+///
+/// # Errors
+/// `PicklingError` with the path to what can't travel; `Full` at the deadline; what the core says.
+pub fn put(queue: &Queue, root: &str, value: &Dynamic, deadline: Deadline, position: Position) -> Result<()> {
+    with_encoder(|encoder| {
+        encoder.value_at(root, value)?;
+        let handles = encoder.seal();
+        queue.put(encoder.bytes(), &handles, 0, deadline, position)?;
+        Ok(())
+    })
+}
+
+/// Takes one value.
+///
+/// # Errors
+/// `Empty` at the deadline; an item that this process can't decode is gone, and the error says why.
+pub fn get(queue: &Queue, deadline: Deadline, position: Position) -> Result<Dynamic> {
+    queue.get(deadline, position, read)?
+}
+
+/// The value of an item, while it lies in its queue.
+///
+/// # Errors
+/// Where this process can't decode it.
+pub fn read(item: Item<'_>) -> Result<Dynamic> {
+    let mut decoder = Decoder::new(item.payload, Vec::new(), References::Claim)?;
+    let value = decoder.value()?;
+    decoder.reader().finish().map_err(|e| from_wire(&e))?;
+    Ok(value)
+}

@@ -1,0 +1,21 @@
+//! Python's `multiprocessing.synchronize`: locks, semaphores, events, conditions and barriers.
+//!
+//! The core has the primitives; here are Python's names, arguments, texts and errors. What a handle carries besides its object (a
+//! condition's lock, a barrier's action) travels with it as attributes.
+//!
+//! - `permits`: Lock, RLock, Semaphore, BoundedSemaphore, and [`Guard`], any one of them.
+//! - `rendezvous`: Event, Condition, Barrier.
+
+mod permits;
+mod rendezvous;
+
+pub use permits::{BoundedSemaphore, Guard, Lock, RLock, Semaphore};
+pub use rendezvous::{Barrier, Condition, Event};
+
+use crate::api::Registry;
+
+/// Registers all of them.
+pub fn register(registry: &mut Registry) {
+    permits::register(registry);
+    rendezvous::register(registry);
+}
