@@ -280,10 +280,14 @@ impl Encoder {
 /// How the objects in a message become this process's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum References {
-    /// The message keeps its references; the receiver takes further ones (an item of a queue, a pipe's message).
+    /// The message keeps its references; the receiver takes further ones (an item of a queue).
     Claim,
+    /// The message's references become the receiver's (a message over a pipe).
+    Adopt,
     /// The parent granted them before this process started.
     Granted,
+    /// The message may come from another program, whose objects mean nothing here.
+    Foreign,
 }
 
 /// Reads values out of one message.
@@ -301,6 +305,16 @@ impl<'a> Decoder<'a> {
     pub fn new(bytes: &'a [u8], fds: Vec<OwnedFd>, references: References) -> Result<Self> {
         let reader = Reader::new(bytes).map_err(|e| from_wire(&e))?;
         Ok(Self { reader, fds: fds.into_iter().map(Some).collect(), references })
+    }
+
+    /// The value that is all of the message.
+    ///
+    /// # Errors
+    /// As [`Decoder::value`], and where something follows it.
+    pub fn only_value(mut self) -> Result<Dynamic> {
+        let value = self.value()?;
+        self.reader.finish().map_err(|e| from_wire(&e))?;
+        Ok(value)
     }
 
     /// The core's reader, for what is no script value.
@@ -369,7 +383,11 @@ impl<'a> Decoder<'a> {
         };
         Ok(match self.references {
             References::Claim => session().claim(raw)?,
+            References::Adopt => session().adopt(raw)?,
             References::Granted => session().adopt_granted(raw)?,
+            References::Foreign => {
+                return Err(raise(Kind::RuntimeError, format!("a {:?} belongs to its program: it means nothing in another one", head.kind)));
+            }
         })
     }
 

@@ -1,6 +1,7 @@
 //! The core's errors in Python's classes: the one table of which becomes which.
 
 use crate::error::{Kind, ScriptError};
+use mphost_core::connection::ConnectionError;
 use mphost_core::error::CoreError;
 use mphost_core::wire::WireError;
 
@@ -29,6 +30,14 @@ pub fn to_script(error: CoreError) -> ScriptError {
                 .with_field("acquired_at", place)
         }
         CoreError::Os { call, errno } => os(call, errno, None),
+        CoreError::Connection(error) => ScriptError::new(
+            match error {
+                ConnectionError::EndOfFile => Kind::EOFError,
+                ConnectionError::BrokenPipe => Kind::BrokenPipeError,
+                _ => Kind::OSError,
+            },
+            text,
+        ),
         _ => ScriptError::new(Kind::RuntimeError, text),
     }
 }

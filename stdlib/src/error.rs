@@ -262,6 +262,7 @@ impl Error {
             Error::Script(error) => {
                 Box::new(EvalAltResult::ErrorRuntime(Dynamic::from(error.at(source, position)), position))
             }
+            Error::Core(CoreError::Interrupted(_)) => crate::runtime::take_raised().into_rhai(source, position),
             Error::Core(error) => {
                 let error = crate::core_error::to_script(error).at(source, position);
                 Box::new(EvalAltResult::ErrorRuntime(Dynamic::from(error), position))

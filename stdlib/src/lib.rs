@@ -5,15 +5,21 @@
 //! embedding Rust program needs only that.
 
 pub mod api;
+pub mod connection;
 pub mod context;
 pub mod convert;
 pub mod core_error;
 pub mod error;
+pub mod handle;
 pub mod host;
+pub mod message;
 pub mod output;
 pub mod places;
 pub mod process;
+pub mod queues;
 pub mod runtime;
+pub mod sharedctypes;
+pub mod synchronize;
 pub mod traceback;
 pub mod with;
 
@@ -25,6 +31,10 @@ use rhai::{Engine, NativeCallContext, Token};
 pub fn register_all(registry: &mut Registry) {
     context::register(registry);
     process::register(registry);
+    queues::register(registry);
+    synchronize::register(registry);
+    sharedctypes::register(registry);
+    connection::register(registry);
 }
 
 /// Makes `spawn` callable: Rhai reserves the word.

@@ -7,7 +7,6 @@
 //! the queue from then on.
 
 use crate::convert::{Decoder, Encoder, References};
-use crate::core_error::from_wire;
 use crate::error::Result;
 use mphost_core::clock::Deadline;
 use mphost_core::position::Position;
@@ -60,8 +59,5 @@ pub fn get(queue: &Queue, deadline: Deadline, position: Position) -> Result<Dyna
 /// # Errors
 /// Where this process can't decode it.
 pub fn read(item: Item<'_>) -> Result<Dynamic> {
-    let mut decoder = Decoder::new(item.payload, Vec::new(), References::Claim)?;
-    let value = decoder.value()?;
-    decoder.reader().finish().map_err(|e| from_wire(&e))?;
-    Ok(value)
+    Decoder::new(item.payload, Vec::new(), References::Claim)?.only_value()
 }

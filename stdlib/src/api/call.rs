@@ -132,6 +132,12 @@ impl<'a> Call<'a> {
         self.args.get(index).is_some_and(|v| !v.is_unit())
     }
 
+    /// Whether argument `index` was given, even if as `()`: where leaving out and `()` differ.
+    #[must_use]
+    pub fn given(&self, index: usize) -> bool {
+        self.given & (1 << index) != 0
+    }
+
     /// Argument `index`, or `()`; it can be taken once.
     pub fn take(&mut self, index: usize) -> Dynamic {
         self.args.get_mut(index).map(Dynamic::take).unwrap_or_default()

@@ -34,6 +34,8 @@ pub enum Type {
     Callable,
     /// Something that a `for` loop can run over.
     Items,
+    /// Any value but a map: where a map is the options.
+    Plain,
 }
 
 impl Type {
@@ -51,6 +53,7 @@ impl Type {
             "map" => Type::Map,
             "callable" => Type::Callable,
             "items" => Type::Items,
+            "plain" => Type::Plain,
             other => unreachable!("unknown type `{other}` in a signature"),
         }
     }
@@ -71,12 +74,14 @@ impl Type {
             Type::Map => "an object map",
             Type::Callable => "a function",
             Type::Items => "an array, a range or something else that iterates",
+            Type::Plain => "any value but a map",
         }
     }
 
     fn accepts(self, value: &Dynamic) -> bool {
         match self {
             Type::Any | Type::Items => true,
+            Type::Plain => !value.is::<rhai::Map>(),
             Type::Bool => value.is::<bool>(),
             Type::Int => value.is::<i64>(),
             Type::Number => value.is::<i64>() || value.is::<f64>(),

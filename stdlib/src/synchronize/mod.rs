@@ -4,18 +4,18 @@
 //! condition's lock, a barrier's action) travels with it as attributes.
 //!
 //! - `permits`: Lock, RLock, Semaphore, BoundedSemaphore, and [`Guard`], any one of them.
-//! - `rendezvous`: Event, Condition, Barrier.
+//! - `event`, `condition`, `barrier`: what processes meet at.
 
+mod event;
 mod permits;
-mod rendezvous;
 
+pub use event::Event;
 pub use permits::{BoundedSemaphore, Guard, Lock, RLock, Semaphore};
-pub use rendezvous::{Barrier, Condition, Event};
 
 use crate::api::Registry;
 
 /// Registers all of them.
 pub fn register(registry: &mut Registry) {
     permits::register(registry);
-    rendezvous::register(registry);
+    event::register(registry);
 }

@@ -73,7 +73,6 @@ macro_rules! permits {
             }
 
             fn show(&self) -> String {
-                #[expect(clippy::redundant_closure_call, reason = "the macro's argument is a closure")]
                 ($show)(&self.0)
             }
         }
@@ -236,7 +235,6 @@ impl Guard {
     }
 
     /// The lock as a script has it.
-    #[must_use]
     pub fn value(&self) -> Dynamic {
         each!(self, it => Dynamic::from(it.clone()))
     }
