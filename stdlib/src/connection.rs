@@ -103,9 +103,13 @@ impl Connection {
                 ));
             }
             let handles = encoder.seal();
-            let sent = encoder.borrowed_fds().and_then(|fds| Ok(self.0.send(encoder.bytes(), &fds, position)?));
+            let sent = encoder
+                .borrowed_fds()
+                .and_then(|fds| Ok(self.0.send(encoder.bytes(), &fds, position)?));
             if sent.is_err() {
-                handles.into_iter().for_each(|handle| session().release(handle));
+                handles
+                    .into_iter()
+                    .for_each(|handle| session().release(handle));
             }
             sent
         })
@@ -113,13 +117,17 @@ impl Connection {
 
     fn recv(&self, position: Position) -> Result {
         let mut buffer = BUFFER.take();
-        let result = self.0.recv(&mut buffer, None, position).map_err(Into::into).and_then(|fds| {
-            let references = match self.0.framing() {
-                Framing::Packet => References::Adopt,
-                Framing::Stream => References::Foreign,
-            };
-            Decoder::new(&buffer, fds, references)?.only_value()
-        });
+        let result = self
+            .0
+            .recv(&mut buffer, None, position)
+            .map_err(Into::into)
+            .and_then(|fds| {
+                let references = match self.0.framing() {
+                    Framing::Packet => References::Adopt,
+                    Framing::Stream => References::Foreign,
+                };
+                Decoder::new(&buffer, fds, references)?.only_value()
+            });
         if buffer.capacity() <= KEPT {
             BUFFER.set(buffer);
         }
@@ -133,13 +141,17 @@ impl Connection {
             self.0.send(&[], &[], position)?;
         }
         let wrong = |text: &str| raise(Kind::ValueError, text);
-        let offset = usize::try_from(call.int(1).unwrap_or(0)).map_err(|_| wrong("offset is negative"))?;
-        let rest = bytes.get(offset..).ok_or_else(|| wrong("buffer length < offset"))?;
+        let offset =
+            usize::try_from(call.int(1).unwrap_or(0)).map_err(|_| wrong("offset is negative"))?;
+        let rest = bytes
+            .get(offset..)
+            .ok_or_else(|| wrong("buffer length < offset"))?;
         let part = match call.int(2) {
             None => rest,
             Some(size) => {
                 let size = usize::try_from(size).map_err(|_| wrong("size is negative"))?;
-                rest.get(..size).ok_or_else(|| wrong("buffer length < offset + size"))?
+                rest.get(..size)
+                    .ok_or_else(|| wrong("buffer length < offset + size"))?
             }
         };
         self.0.send(part, &[], position)?;
@@ -149,9 +161,10 @@ impl Connection {
     fn recv_bytes(&self, maxlength: Option<i64>, position: Position) -> Result<Blob> {
         let maxlength = match maxlength {
             None => None,
-            Some(length) => {
-                Some(usize::try_from(length).map_err(|_| raise(Kind::ValueError, "negative maxlength"))?)
-            }
+            Some(length) => Some(
+                usize::try_from(length)
+                    .map_err(|_| raise(Kind::ValueError, "negative maxlength"))?,
+            ),
         };
         let mut bytes = Blob::new();
         self.0.recv(&mut bytes, maxlength, position)?;
@@ -162,7 +175,8 @@ impl Connection {
         if self.0.closed() || !self.0.readable() {
             self.0.poll(Deadline::NOW, position)?;
         }
-        let offset = usize::try_from(offset).map_err(|_| raise(Kind::ValueError, "negative offset"))?;
+        let offset =
+            usize::try_from(offset).map_err(|_| raise(Kind::ValueError, "negative offset"))?;
         if offset > memory.len() {
             return Err(raise(Kind::ValueError, "offset too large"));
         }
@@ -170,7 +184,11 @@ impl Connection {
         if memory.len() - offset < bytes.len() {
             let error = ScriptError::new(
                 Kind::BufferTooShort,
-                format!("the message has {} bytes, there is room for {}; e.data is the message", bytes.len(), memory.len() - offset),
+                format!(
+                    "the message has {} bytes, there is room for {}; e.data is the message",
+                    bytes.len(),
+                    memory.len() - offset
+                ),
             );
             return Err(error.with_field("data", Dynamic::from_blob(bytes)).into());
         }
@@ -181,7 +199,9 @@ impl Connection {
     /// Whether both are the same end: of one socket there may be many descriptors, in one process and in several.
     fn same(&self, other: &Self) -> bool {
         Rc::ptr_eq(&self.0, &other.0)
-            || self.identity().is_some_and(|identity| other.identity().is_some_and(|theirs| identity == theirs))
+            || self
+                .identity()
+                .is_some_and(|identity| other.identity().is_some_and(|theirs| identity == theirs))
     }
 
     fn identity(&self) -> Option<(u64, u64)> {
@@ -254,7 +274,9 @@ fn state(registry: &mut Registry) {
     let mut class = registry.class::<Connection>("Connection");
     with::context::<Connection>(None, "close");
     waitable::<Connection>(|value| {
-        let end = value.read_lock::<Connection>().expect("found by the type of the value");
+        let end = value
+            .read_lock::<Connection>()
+            .expect("found by the type of the value");
         Ok(end.0.fileno()?)
     });
     convert::portable::<Connection>(encode);
@@ -265,22 +287,34 @@ fn state(registry: &mut Registry) {
             Err(_) => "<multiprocessing.connection.Connection closed>".into(),
         })
         .equality(Connection::same)
-        .method("close()", "Closes this end in this process. Again is fine.", |call| {
-            call.this::<Connection>().0.close();
-            Ok(Dynamic::UNIT)
-        })
+        .method(
+            "close()",
+            "Closes this end in this process. Again is fine.",
+            |call| {
+                call.this::<Connection>().0.close();
+                Ok(Dynamic::UNIT)
+            },
+        )
         .method("fileno()", "The descriptor's number.", |call| {
-            Ok(Dynamic::from(i64::from(call.this::<Connection>().0.fileno()?)))
+            Ok(Dynamic::from(i64::from(
+                call.this::<Connection>().0.fileno()?,
+            )))
         })
         .getter("closed", "Whether this process has closed it.", |call| {
             Ok(Dynamic::from(call.this::<Connection>().0.closed()))
         })
-        .getter("readable", "Whether this end can receive.", |call| Ok(Dynamic::from(call.this::<Connection>().0.readable())))
-        .getter("writable", "Whether this end can send.", |call| Ok(Dynamic::from(call.this::<Connection>().0.writable())));
+        .getter("readable", "Whether this end can receive.", |call| {
+            Ok(Dynamic::from(call.this::<Connection>().0.readable()))
+        })
+        .getter("writable", "Whether this end can send.", |call| {
+            Ok(Dynamic::from(call.this::<Connection>().0.writable()))
+        });
 }
 
 fn encode(value: &Dynamic, encoder: &mut Encoder) -> Result<()> {
-    let end = value.read_lock::<Connection>().expect("encoders are found by the type of the value");
+    let end = value
+        .read_lock::<Connection>()
+        .expect("encoders are found by the type of the value");
     let fd = borrow_fd(end.0.fileno()?)?;
     encoder.begin_handle(HandleKind::Connection, None, Some(fd), 3)?;
     let writer = encoder.writer();
@@ -293,7 +327,12 @@ fn encode(value: &Dynamic, encoder: &mut Encoder) -> Result<()> {
 
 fn decode(head: HandleHead, decoder: &mut Decoder<'_>) -> Result {
     let fd = decoder.fd(&head)?;
-    let mut flag = || decoder.value()?.as_bool().map_err(|_| handle::malformed(HandleKind::Connection));
+    let mut flag = || {
+        decoder
+            .value()?
+            .as_bool()
+            .map_err(|_| handle::malformed(HandleKind::Connection))
+    };
     let (stream, readable, writable) = (flag()?, flag()?, flag()?);
     if head.attributes != 3 {
         return Err(handle::malformed(HandleKind::Connection));
@@ -330,14 +369,28 @@ fn wait(call: &mut Call<'_>) -> Result {
     }
     let mut polled = Vec::with_capacity(objects.len());
     for object in &objects {
-        polled.push(PollFd { fd: descriptor(object)?, events: nix::libc::POLLIN, revents: 0 });
+        polled.push(PollFd {
+            fd: descriptor(object)?,
+            events: nix::libc::POLLIN,
+            revents: 0,
+        });
     }
     let info = WaitInfo::new(WaitKind::Descriptors, 0, places::of_call(call.ctx));
     wait_fds(&mut polled, info, deadline)?;
-    if let Some(bad) = polled.iter().find(|fd| fd.revents & nix::libc::POLLNVAL != 0) {
-        return Err(raise(Kind::OSError, format!("wait(): there is no open descriptor {}", bad.fd)));
+    if let Some(bad) = polled
+        .iter()
+        .find(|fd| fd.revents & nix::libc::POLLNVAL != 0)
+    {
+        return Err(raise(
+            Kind::OSError,
+            format!("wait(): there is no open descriptor {}", bad.fd),
+        ));
     }
-    let ready = objects.into_iter().zip(&polled).filter(|(_, fd)| fd.revents != 0).map(|(object, _)| object);
+    let ready = objects
+        .into_iter()
+        .zip(&polled)
+        .filter(|(_, fd)| fd.revents != 0)
+        .map(|(object, _)| object);
     Ok(Dynamic::from_array(ready.collect()))
 }
 
@@ -346,14 +399,22 @@ fn descriptor(object: &Dynamic) -> Result<RawFd> {
         return RawFd::try_from(number)
             .ok()
             .filter(|fd| *fd >= 0)
-            .ok_or_else(|| raise(Kind::ValueError, format!("wait(): {number} is no descriptor")));
+            .ok_or_else(|| {
+                raise(
+                    Kind::ValueError,
+                    format!("wait(): {number} is no descriptor"),
+                )
+            });
     }
     let known = WAITABLE.with_borrow(|all| all.get(&object.type_id()).copied());
     match known {
         Some(descriptor) => descriptor(object),
         None => Err(raise(
             Kind::TypeError,
-            format!("wait() takes connections, sockets, listeners and sentinels, not {}", type_name(object)),
+            format!(
+                "wait() takes connections, sockets, listeners and sentinels, not {}",
+                type_name(object)
+            ),
         )),
     }
 }

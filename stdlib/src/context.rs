@@ -40,12 +40,19 @@ impl Context {
 }
 
 fn parse(name: &str) -> Result<Method> {
-    Method::from_name(name)
-        .ok_or_else(|| raise(Kind::ValueError, format!("cannot find context for '{name}': there are fork, spawn and forkserver")))
+    Method::from_name(name).ok_or_else(|| {
+        raise(
+            Kind::ValueError,
+            format!("cannot find context for '{name}': there are fork, spawn and forkserver"),
+        )
+    })
 }
 
 fn all_methods() -> Array {
-    Method::ALL.iter().map(|method| method.name().into()).collect()
+    Method::ALL
+        .iter()
+        .map(|method| method.name().into())
+        .collect()
 }
 
 /// Registers this room.
@@ -78,7 +85,11 @@ pub fn register(registry: &mut Registry) {
             Ok(process::method().name().into())
         },
     );
-    registry.constructor("get_all_start_methods()", "The start methods, the default first.", |_| Ok(all_methods().into()));
+    registry.constructor(
+        "get_all_start_methods()",
+        "The start methods, the default first.",
+        |_| Ok(all_methods().into()),
+    );
     registry.constructor(
         "get_context(method: string = ())",
         "An object with every constructor as a method, fixed to a start method.\n\n\
@@ -91,9 +102,19 @@ pub fn register(registry: &mut Registry) {
             Ok(Dynamic::from(Context { method }))
         },
     );
-    registry.function("mp", "freeze_support()", "Does nothing; it is here for programs that call it.", |_| Ok(Dynamic::UNIT));
+    registry.function(
+        "mp",
+        "freeze_support()",
+        "Does nothing; it is here for programs that call it.",
+        |_| Ok(Dynamic::UNIT),
+    );
     registry
         .class::<Context>("Context")
-        .display(|context| format!("<Context {}>", context.method.map_or("default", Method::name)))
+        .display(|context| {
+            format!(
+                "<Context {}>",
+                context.method.map_or("default", Method::name)
+            )
+        })
         .equality(|a, b| a == b);
 }

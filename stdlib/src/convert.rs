@@ -15,10 +15,10 @@ use mphost_core::session::{ObjRef, session};
 use mphost_core::value::{HandleKind, RawHandle};
 use mphost_core::wire::{CallableHead, ErrorHead, HandleHead, PositionHead, Reader, Token, Writer};
 use rhai::{Array, Blob, Dynamic, FnPtr, ImmutableString, Map, Shared};
+use smallvec::SmallVec;
 use std::any::TypeId;
 use std::cell::RefCell;
 use std::collections::HashMap;
-use smallvec::SmallVec;
 use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 type EncodeFn = fn(&Dynamic, &mut Encoder) -> Result<()>;
@@ -80,7 +80,11 @@ impl Encoder {
     /// An empty message.
     #[must_use]
     pub fn new() -> Self {
-        Self { writer: Writer::new(), objects: Vec::new(), path: Vec::new() }
+        Self {
+            writer: Writer::new(),
+            objects: Vec::new(),
+            path: Vec::new(),
+        }
     }
 
     /// Forgets the message, keeps its memory for the next one.
@@ -112,7 +116,11 @@ impl Encoder {
     /// # Errors
     /// `OSError` where one was closed since it was encoded.
     pub fn borrowed_fds(&self) -> Result<SmallVec<[BorrowedFd<'_>; 2]>> {
-        let fds = self.writer.fds().iter().map(|fd| mphost_core::process::borrow_fd(*fd));
+        let fds = self
+            .writer
+            .fds()
+            .iter()
+            .map(|fd| mphost_core::process::borrow_fd(*fd));
         Ok(fds.collect::<mphost_core::error::Result<_>>()?)
     }
 
@@ -125,7 +133,10 @@ impl Encoder {
     /// Takes the message's references. From here on they belong to it: whoever drops it releases them.
     #[must_use]
     pub fn seal(&mut self) -> Vec<RawHandle> {
-        self.objects.drain(..).map(|object| object.export()).collect()
+        self.objects
+            .drain(..)
+            .map(|object| object.export())
+            .collect()
     }
 
     /// Writes `value`; `root` is how an error calls it (`item`, `result`, `args[0]`).
@@ -142,9 +153,10 @@ impl Encoder {
             path.push_str(&part);
         }
         match error {
-            crate::error::Error::Script(error) if error.kind() == Kind::PicklingError => {
-                raise(Kind::PicklingError, format!("{} ({path})", error.detail().message))
-            }
+            crate::error::Error::Script(error) if error.kind() == Kind::PicklingError => raise(
+                Kind::PicklingError,
+                format!("{} ({path})", error.detail().message),
+            ),
             other => other,
         }
     }
@@ -165,7 +177,9 @@ impl Encoder {
         } else if let Ok(truth) = value.as_bool() {
             self.writer.bool(truth);
         } else if let Some(array) = value.read_lock::<Array>() {
-            self.writer.begin_array(array.len()).map_err(|e| from_wire(&e))?;
+            self.writer
+                .begin_array(array.len())
+                .map_err(|e| from_wire(&e))?;
             for (index, item) in array.iter().enumerate() {
                 if let Err(error) = self.value(item) {
                     self.path.push(format!("[{index}]"));
@@ -188,7 +202,8 @@ impl Encoder {
         } else if let Some(range) = value.read_lock::<std::ops::RangeInclusive<i64>>() {
             self.writer.range(*range.start(), *range.end(), true);
         } else {
-            let encode = TABLES.with_borrow(|tables| tables.encoders.get(&value.type_id()).copied());
+            let encode =
+                TABLES.with_borrow(|tables| tables.encoders.get(&value.type_id()).copied());
             match encode {
                 Some(encode) => encode(value, self)?,
                 None => {
@@ -204,7 +219,9 @@ impl Encoder {
     }
 
     fn map(&mut self, map: &Map) -> Result<()> {
-        self.writer.begin_map(map.len()).map_err(|e| from_wire(&e))?;
+        self.writer
+            .begin_map(map.len())
+            .map_err(|e| from_wire(&e))?;
         for (key, item) in map {
             self.writer.key(key);
             if let Err(error) = self.value(item) {
@@ -219,8 +236,15 @@ impl Encoder {
     fn callable(&mut self, pointer: &FnPtr) -> Result<()> {
         let name = pointer.fn_name();
         let native = TABLES.with_borrow(|tables| tables.natives.contains_key(name));
-        let head = CallableHead { name, native, module: None, curry: pointer.curry().len() };
-        self.writer.begin_callable(&head).map_err(|e| from_wire(&e))?;
+        let head = CallableHead {
+            name,
+            native,
+            module: None,
+            curry: pointer.curry().len(),
+        };
+        self.writer
+            .begin_callable(&head)
+            .map_err(|e| from_wire(&e))?;
         for (index, captured) in pointer.iter_curry().enumerate() {
             if let Err(error) = self.value(captured) {
                 self.path.push(format!(".captured[{index}]"));
@@ -233,8 +257,11 @@ impl Encoder {
 
     fn error(&mut self, error: &ScriptError) -> Result<()> {
         let detail = error.detail();
-        let position =
-            (!detail.position.is_empty()).then_some(PositionHead { file: &detail.position, line: 0, column: 0 });
+        let position = (!detail.position.is_empty()).then_some(PositionHead {
+            file: &detail.position,
+            line: 0,
+            column: 0,
+        });
         let head = ErrorHead {
             class: detail.kind.name(),
             message: &detail.message,
@@ -268,7 +295,12 @@ impl Encoder {
     ) -> Result<()> {
         use std::os::fd::AsRawFd;
         self.writer
-            .begin_handle(kind, object.map(ObjRef::handle), fd.map(|fd| fd.as_raw_fd()), attributes)
+            .begin_handle(
+                kind,
+                object.map(ObjRef::handle),
+                fd.map(|fd| fd.as_raw_fd()),
+                attributes,
+            )
             .map_err(|e| from_wire(&e))?;
         if let Some(object) = object {
             self.objects.push(object.clone());
@@ -304,7 +336,11 @@ impl<'a> Decoder<'a> {
     /// Where the bytes are no message.
     pub fn new(bytes: &'a [u8], fds: Vec<OwnedFd>, references: References) -> Result<Self> {
         let reader = Reader::new(bytes).map_err(|e| from_wire(&e))?;
-        Ok(Self { reader, fds: fds.into_iter().map(Some).collect(), references })
+        Ok(Self {
+            reader,
+            fds: fds.into_iter().map(Some).collect(),
+            references,
+        })
     }
 
     /// The value that is all of the message.
@@ -336,8 +372,16 @@ impl<'a> Decoder<'a> {
             Token::Char(value) => value.into(),
             Token::Str(text) => text.into(),
             Token::Blob(bytes) => Dynamic::from_blob(bytes.to_vec()),
-            Token::Range { start, end, inclusive: false } => Dynamic::from(start..end),
-            Token::Range { start, end, inclusive: true } => Dynamic::from(start..=end),
+            Token::Range {
+                start,
+                end,
+                inclusive: false,
+            } => Dynamic::from(start..end),
+            Token::Range {
+                start,
+                end,
+                inclusive: true,
+            } => Dynamic::from(start..=end),
             Token::Array(length) => {
                 let mut array = Array::with_capacity(self.reader.capacity::<Dynamic>(length));
                 for _ in 0..length {
@@ -365,7 +409,10 @@ impl<'a> Decoder<'a> {
                     None => {
                         return Err(raise(
                             Kind::RuntimeError,
-                            format!("a message holds a {:?}, which this process can't use", head.kind),
+                            format!(
+                                "a message holds a {:?}, which this process can't use",
+                                head.kind
+                            ),
                         ));
                     }
                 }
@@ -379,14 +426,23 @@ impl<'a> Decoder<'a> {
     /// Where it is gone.
     pub fn object(&mut self, head: &HandleHead) -> Result<ObjRef> {
         let Some(raw) = head.object else {
-            return Err(raise(Kind::RuntimeError, "a message holds a handle without its object"));
+            return Err(raise(
+                Kind::RuntimeError,
+                "a message holds a handle without its object",
+            ));
         };
         Ok(match self.references {
             References::Claim => session().claim(raw)?,
             References::Adopt => session().adopt(raw)?,
             References::Granted => session().adopt_granted(raw)?,
             References::Foreign => {
-                return Err(raise(Kind::RuntimeError, format!("a {:?} belongs to its program: it means nothing in another one", head.kind)));
+                return Err(raise(
+                    Kind::RuntimeError,
+                    format!(
+                        "a {:?} belongs to its program: it means nothing in another one",
+                        head.kind
+                    ),
+                ));
             }
         })
     }
@@ -399,7 +455,12 @@ impl<'a> Decoder<'a> {
         head.fd
             .and_then(|index| self.fds.get_mut(index as usize))
             .and_then(Option::take)
-            .ok_or_else(|| raise(Kind::RuntimeError, "a message holds a connection whose descriptor didn't come"))
+            .ok_or_else(|| {
+                raise(
+                    Kind::RuntimeError,
+                    "a message holds a connection whose descriptor didn't come",
+                )
+            })
     }
 
     fn callable(&mut self, head: &CallableHead<'_>) -> Result<Dynamic> {
@@ -413,7 +474,11 @@ impl<'a> Decoder<'a> {
     }
 
     fn error(&mut self, head: &ErrorHead<'_>) -> Result<Dynamic> {
-        let cause = if head.cause { self.value()? } else { Dynamic::UNIT };
+        let cause = if head.cause {
+            self.value()?
+        } else {
+            Dynamic::UNIT
+        };
         let mut fields = Map::new();
         for _ in 0..head.fields {
             let name = self.reader.key().map_err(|e| from_wire(&e))?;
@@ -445,7 +510,10 @@ fn find_function(name: &str, native: bool) -> Result<FnPtr> {
     match known {
         Some(pointer) => Ok(pointer),
         None => FnPtr::new(name).map_err(|_| {
-            raise(Kind::NameError, format!("function '{name}' is not defined in this process"))
+            raise(
+                Kind::NameError,
+                format!("function '{name}' is not defined in this process"),
+            )
         }),
     }
 }

@@ -22,7 +22,11 @@ pub fn to_script(error: CoreError) -> ScriptError {
         CoreError::BrokenBarrier => ScriptError::new(Kind::BrokenBarrierError, ""),
         CoreError::OutOfMemory => ScriptError::new(Kind::MemoryError, text),
         CoreError::ProcessTableFull => ScriptError::new(Kind::OSError, text),
-        CoreError::OwnerDied { pid, exitcode, acquired_at } => {
+        CoreError::OwnerDied {
+            pid,
+            exitcode,
+            acquired_at,
+        } => {
             let place = crate::places::describe(acquired_at);
             ScriptError::new(Kind::OwnerDiedError, text)
                 .with_field("pid", i64::from(pid))

@@ -157,7 +157,9 @@ impl ScriptError {
     /// The same error with one more field.
     #[must_use]
     pub fn with_field(mut self, name: &str, value: impl Into<Dynamic>) -> Self {
-        Rc::make_mut(&mut self.0).fields.insert(name.into(), value.into());
+        Rc::make_mut(&mut self.0)
+            .fields
+            .insert(name.into(), value.into());
         self
     }
 
@@ -259,10 +261,13 @@ impl Error {
     pub fn into_rhai(self, source: Option<&str>, position: Position) -> Box<EvalAltResult> {
         match self {
             Error::Rhai(error) => error,
-            Error::Script(error) => {
-                Box::new(EvalAltResult::ErrorRuntime(Dynamic::from(error.at(source, position)), position))
+            Error::Script(error) => Box::new(EvalAltResult::ErrorRuntime(
+                Dynamic::from(error.at(source, position)),
+                position,
+            )),
+            Error::Core(CoreError::Interrupted(_)) => {
+                crate::runtime::take_raised().into_rhai(source, position)
             }
-            Error::Core(CoreError::Interrupted(_)) => crate::runtime::take_raised().into_rhai(source, position),
             Error::Core(error) => {
                 let error = crate::core_error::to_script(error).at(source, position);
                 Box::new(EvalAltResult::ErrorRuntime(Dynamic::from(error), position))
@@ -299,7 +304,10 @@ pub(crate) fn teach(function: &str, kind: Kind, message: String) {
 fn lesson(signature: &str) -> Option<(Kind, String)> {
     let name = signature.split([' ', '(']).next().unwrap_or_default();
     LESSON.with_borrow(|lesson| {
-        lesson.as_ref().filter(|(function, ..)| function == name).map(|(_, kind, message)| (*kind, message.clone()))
+        lesson
+            .as_ref()
+            .filter(|(function, ..)| function == name)
+            .map(|(_, kind, message)| (*kind, message.clone()))
     })
 }
 
@@ -314,11 +322,15 @@ pub fn interpreter_error(error: &EvalAltResult) -> (Kind, String) {
     }
     let kind = match error {
         E::ErrorParsing(..) => Kind::SyntaxError,
-        E::ErrorVariableNotFound(..) | E::ErrorFunctionNotFound(..) | E::ErrorUnboundThis(..) => Kind::NameError,
+        E::ErrorVariableNotFound(..) | E::ErrorFunctionNotFound(..) | E::ErrorUnboundThis(..) => {
+            Kind::NameError
+        }
         E::ErrorModuleNotFound(..) => Kind::ModuleNotFoundError,
         E::ErrorPropertyNotFound(..) | E::ErrorDotExpr(..) => Kind::AttributeError,
         E::ErrorIndexNotFound(..) => Kind::KeyError,
-        E::ErrorArrayBounds(..) | E::ErrorStringBounds(..) | E::ErrorBitFieldBounds(..) => Kind::IndexError,
+        E::ErrorArrayBounds(..) | E::ErrorStringBounds(..) | E::ErrorBitFieldBounds(..) => {
+            Kind::IndexError
+        }
         E::ErrorMismatchDataType(..)
         | E::ErrorMismatchOutputType(..)
         | E::ErrorIndexingType(..)
@@ -327,7 +339,11 @@ pub fn interpreter_error(error: &EvalAltResult) -> (Kind, String) {
         | E::ErrorAssignmentToConstant(..) => Kind::TypeError,
         E::ErrorArithmetic(message, _) => {
             let lower = message.to_lowercase();
-            if lower.contains("zero") { Kind::ZeroDivisionError } else { Kind::OverflowError }
+            if lower.contains("zero") {
+                Kind::ZeroDivisionError
+            } else {
+                Kind::OverflowError
+            }
         }
         E::ErrorStackOverflow(..) => Kind::RecursionError,
         E::ErrorDataTooLarge(..) => Kind::OverflowError,
@@ -347,11 +363,16 @@ pub fn interpreter_error(error: &EvalAltResult) -> (Kind, String) {
 /// Returns `None` for any other map.
 #[must_use]
 pub fn kind_of_caught_map(map: &Map) -> Option<Kind> {
-    let name = map.get("error")?.read_lock::<rhai::ImmutableString>()?.clone();
+    let name = map
+        .get("error")?
+        .read_lock::<rhai::ImmutableString>()?
+        .clone();
     if !map.contains_key("message") || !name.starts_with("Error") {
         return None;
     }
-    let function = map.get("function").and_then(|f| f.read_lock::<rhai::ImmutableString>().map(|f| f.clone()));
+    let function = map
+        .get("function")
+        .and_then(|f| f.read_lock::<rhai::ImmutableString>().map(|f| f.clone()));
     if name == "ErrorFunctionNotFound"
         && let Some((kind, _)) = function.and_then(|signature| lesson(&signature))
     {
@@ -372,7 +393,11 @@ pub fn kind_of_caught_map(map: &Map) -> Option<Kind> {
         | "ErrorAssignmentToConstant" => Kind::TypeError,
         "ErrorArithmetic" => {
             let text = map["message"].to_string().to_lowercase();
-            if text.contains("zero") { Kind::ZeroDivisionError } else { Kind::OverflowError }
+            if text.contains("zero") {
+                Kind::ZeroDivisionError
+            } else {
+                Kind::OverflowError
+            }
         }
         "ErrorStackOverflow" => Kind::RecursionError,
         "ErrorDataTooLarge" => Kind::OverflowError,

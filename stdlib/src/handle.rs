@@ -48,7 +48,9 @@ pub fn register<T: Handle>(class: &mut Class<'_, T>) {
 }
 
 fn encode<T: Handle>(value: &Dynamic, encoder: &mut Encoder) -> Result<()> {
-    let handle = value.read_lock::<T>().expect("encoders are found by the type of the value");
+    let handle = value
+        .read_lock::<T>()
+        .expect("encoders are found by the type of the value");
     encoder.begin_handle(T::KIND, Some(handle.object()), None, T::ATTRIBUTES)?;
     handle.attributes(encoder)?;
     encoder.writer().end();
@@ -68,7 +70,10 @@ fn decode<T: Handle>(head: HandleHead, decoder: &mut Decoder<'_>) -> Result<Dyna
 /// The error for a handle in a message whose parts don't fit together.
 #[must_use]
 pub fn malformed(kind: HandleKind) -> crate::error::Error {
-    raise(Kind::RuntimeError, format!("a message holds a malformed {kind:?}"))
+    raise(
+        Kind::RuntimeError,
+        format!("a message holds a malformed {kind:?}"),
+    )
 }
 
 /// What stands for an object in texts: the same in every process that has it.

@@ -24,7 +24,11 @@ pub fn child_entry() {
             mphost_core::process::exit_now(2);
         }
     };
-    let code = if entry.forkserver { serve(&entry.bootstrap) } else { run_child(entry) };
+    let code = if entry.forkserver {
+        serve(&entry.bootstrap)
+    } else {
+        run_child(entry)
+    };
     mphost_core::process::exit_now(code)
 }
 
@@ -91,13 +95,19 @@ impl Host {
     ///
     /// # Errors
     /// As [`Host::new`].
-    pub fn with_engine(program: Program, settings: Settings, customise: impl FnOnce(&mut Engine)) -> Result<Host> {
+    pub fn with_engine(
+        program: Program,
+        settings: Settings,
+        customise: impl FnOnce(&mut Engine),
+    ) -> Result<Host> {
         runtime::prepare();
         Session::create()?;
         reap::become_subreaper()?;
         install()?;
         process::become_main()?;
-        Ok(Host { runtime: Runtime::create_with(program, settings, customise) })
+        Ok(Host {
+            runtime: Runtime::create_with(program, settings, customise),
+        })
     }
 
     /// The interpreter.
@@ -120,11 +130,18 @@ impl Host {
         if let Err(error) = self.runtime.compile() {
             let program = self.runtime.program();
             let mut sources = Sources::with_main(&program.path, &program.source);
-            let _ = crate::output::write_stderr(&traceback::format_syntax(&error, &program.path, &mut sources));
+            let _ = crate::output::write_stderr(&traceback::format_syntax(
+                &error,
+                &program.path,
+                &mut sources,
+            ));
             return SYNTAX_ERROR;
         }
         let ast = self.runtime.ast();
-        let result = self.runtime.engine().run_ast_with_scope(&mut Scope::new(), &ast);
+        let result = self
+            .runtime
+            .engine()
+            .run_ast_with_scope(&mut Scope::new(), &ast);
         self.finish(result)
     }
 
@@ -146,7 +163,11 @@ impl Host {
         if let Err(error) = self.runtime.compile() {
             let program = self.runtime.program();
             let mut sources = Sources::with_main(&program.path, &program.source);
-            let _ = crate::output::write_stderr(&traceback::format_syntax(&error, &program.path, &mut sources));
+            let _ = crate::output::write_stderr(&traceback::format_syntax(
+                &error,
+                &program.path,
+                &mut sources,
+            ));
             return SYNTAX_ERROR;
         }
         let result = child::call_function(name).map(|_: Dynamic| ());
@@ -159,7 +180,13 @@ impl Host {
 /// # Errors
 /// The report of its syntax error, with source line and caret.
 pub fn check(program: Program) -> std::result::Result<(), String> {
-    let runtime = Runtime::create(program, Settings { name: "__main__".into(), ..Settings::default() });
+    let runtime = Runtime::create(
+        program,
+        Settings {
+            name: "__main__".into(),
+            ..Settings::default()
+        },
+    );
     runtime.compile().map_err(|error| {
         let program = runtime.program();
         let mut sources = Sources::with_main(&program.path, &program.source);

@@ -39,9 +39,14 @@ pub fn register_all(registry: &mut Registry) {
 
 /// Makes `spawn` callable: Rhai reserves the word.
 pub(crate) fn spawn_syntax(engine: &mut Engine) {
-    #[expect(deprecated, reason = "Rhai marks its volatile calls so; the version is pinned")]
+    #[expect(
+        deprecated,
+        reason = "Rhai marks its volatile calls so; the version is pinned"
+    )]
     engine.on_parse_token(|token, _, _| match token {
-        Token::Reserved(word) if matches!(word.as_str(), "spawn" | "exit") => Token::Identifier(word),
+        Token::Reserved(word) if matches!(word.as_str(), "spawn" | "exit") => {
+            Token::Identifier(word)
+        }
         other => other,
     });
 }

@@ -37,7 +37,13 @@ pub fn with_encoder<R>(work: impl FnOnce(&mut Encoder) -> R) -> R {
 ///
 /// # Errors
 /// `PicklingError` with the path to what can't travel; `Full` at the deadline; what the core says.
-pub fn put(queue: &Queue, root: &str, value: &Dynamic, deadline: Deadline, position: Position) -> Result<()> {
+pub fn put(
+    queue: &Queue,
+    root: &str,
+    value: &Dynamic,
+    deadline: Deadline,
+    position: Position,
+) -> Result<()> {
     with_encoder(|encoder| {
         encoder.value_at(root, value)?;
         let handles = encoder.seal();

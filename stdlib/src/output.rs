@@ -10,7 +10,11 @@ use std::os::fd::AsFd;
 /// # Errors
 /// `BrokenPipeError` and its kin.
 pub fn write_stdout(text: &str) -> Result<()> {
-    write_all(std::io::stdout().as_fd(), text.as_bytes(), "standard output")
+    write_all(
+        std::io::stdout().as_fd(),
+        text.as_bytes(),
+        "standard output",
+    )
 }
 
 /// Writes all of `text` to standard error.
@@ -35,7 +39,10 @@ fn write_all(fd: impl AsFd, mut bytes: &[u8], what: &str) -> Result<()> {
 
 // Somebody made our standard output non-blocking (a terminal shared with another program may be).
 fn wait_writable(fd: &impl AsFd) -> Result<()> {
-    let mut fds = [nix::poll::PollFd::new(fd.as_fd(), nix::poll::PollFlags::POLLOUT)];
+    let mut fds = [nix::poll::PollFd::new(
+        fd.as_fd(),
+        nix::poll::PollFlags::POLLOUT,
+    )];
     match nix::poll::poll(&mut fds, nix::poll::PollTimeout::NONE) {
         Ok(_) | Err(Errno::EINTR) => Ok(()),
         Err(errno) => Err(core_error::os("poll", errno as i32, None).into()),

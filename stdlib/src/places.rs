@@ -26,9 +26,13 @@ pub fn set_main_script(path: &str) {
 #[must_use]
 pub fn of_call(ctx: &NativeCallContext<'_>) -> Position {
     let at = ctx.call_position();
-    let Some(line) = at.line() else { return crate::with::position() };
+    let Some(line) = at.line() else {
+        return crate::with::position();
+    };
     let file = FILES.with_borrow_mut(|files| {
-        let Some(source) = ctx.call_source() else { return 1 };
+        let Some(source) = ctx.call_source() else {
+            return 1;
+        };
         // Nearly always the main script: compare with it first.
         match files.iter().position(|known| known == source) {
             Some(index) => index + 1,
@@ -52,7 +56,10 @@ pub fn describe(position: Position) -> String {
         return "an unknown place".into();
     }
     let file = FILES.with_borrow(|files| {
-        files.get(usize::from(position.file()).saturating_sub(1)).cloned().unwrap_or_else(|| "<script>".into())
+        files
+            .get(usize::from(position.file()).saturating_sub(1))
+            .cloned()
+            .unwrap_or_else(|| "<script>".into())
     });
     format!("{file}:{}:{}", position.line(), position.column())
 }

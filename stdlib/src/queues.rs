@@ -126,11 +126,18 @@ pub fn register(registry: &mut Registry) {
 fn create<T: Kinded>(call: &Call<'_>, maxsize: Option<i64>) -> Result {
     let maxsize = u64::try_from(maxsize.unwrap_or(0)).unwrap_or(0);
     let core = core::Queue::create(T::OBJECT, maxsize, places::of_call(call.ctx))?;
-    Ok(Dynamic::from(T::over(Rc::new(Port { core, closed: Cell::new(false) }))))
+    Ok(Dynamic::from(T::over(Rc::new(Port {
+        core,
+        closed: Cell::new(false),
+    }))))
 }
 
 fn show<T: Kinded>(queue: &T) -> String {
-    format!("<{} object at {:#x}>", T::NAME, handle::identity(queue.object()))
+    format!(
+        "<{} object at {:#x}>",
+        T::NAME,
+        handle::identity(queue.object())
+    )
 }
 
 /// The queue of the session, unless this process has closed it.
@@ -201,15 +208,23 @@ fn simple_queue(class: &mut Class<'_, SimpleQueue>) {
     handle::register(class);
     class
         .display(show::<SimpleQueue>)
-        .method("put(item: any)", "Puts an item.", |call| put::<SimpleQueue>(call, |_| Deadline::NEVER))
-        .method("get()", "Takes the oldest item; waits for one.", |call| get::<SimpleQueue>(call, Deadline::NEVER))
+        .method("put(item: any)", "Puts an item.", |call| {
+            put::<SimpleQueue>(call, |_| Deadline::NEVER)
+        })
+        .method("get()", "Takes the oldest item; waits for one.", |call| {
+            get::<SimpleQueue>(call, Deadline::NEVER)
+        })
         .method("empty()", "Whether no item is in the queue.", |call| {
             Ok(Dynamic::from(open(&call.this::<SimpleQueue>())?.empty()?))
         })
-        .method("close()", "Says that this process won't use the queue any more: later use by it is an `OSError`.", |call| {
-            call.this::<SimpleQueue>().0.closed.set(true);
-            Ok(Dynamic::UNIT)
-        });
+        .method(
+            "close()",
+            "Says that this process won't use the queue any more: later use by it is an `OSError`.",
+            |call| {
+                call.this::<SimpleQueue>().0.closed.set(true);
+                Ok(Dynamic::UNIT)
+            },
+        );
 }
 
 fn put<T: Kinded>(call: &mut Call<'_>, deadline: impl Fn(&Call<'_>) -> Deadline) -> Result {

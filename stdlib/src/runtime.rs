@@ -82,7 +82,12 @@ impl Runtime {
         configure(&mut engine);
         let mut registry = Registry::new(settings.with_docs);
         crate::register_all(&mut registry);
-        registry.constant("", "__name__", settings.name.clone(), "`\"__main__\"` in the main process and its forked children.");
+        registry.constant(
+            "",
+            "__name__",
+            settings.name.clone(),
+            "`\"__main__\"` in the main process and its forked children.",
+        );
         registry.constant("", "__file__", program.path.clone(), "The script's path.");
         let entries = registry.install(&mut engine);
         crate::with::install(&mut engine);
@@ -162,7 +167,9 @@ impl Runtime {
 /// Where there is none: calls that need one are only registered by it.
 #[must_use]
 pub fn runtime() -> &'static Runtime {
-    RUNTIME.get().expect("scripts run in a process that has made its runtime")
+    RUNTIME
+        .get()
+        .expect("scripts run in a process that has made its runtime")
 }
 
 fn configure(engine: &mut Engine) {
@@ -215,7 +222,10 @@ fn interrupted(error: CoreError) -> Dynamic {
     };
     match *error.into_rhai(None, rhai::Position::NONE) {
         EvalAltResult::ErrorRuntime(value, _) => value,
-        other => Dynamic::from(ScriptError::new(crate::error::Kind::RuntimeError, other.to_string())),
+        other => Dynamic::from(ScriptError::new(
+            crate::error::Kind::RuntimeError,
+            other.to_string(),
+        )),
     }
 }
 
@@ -241,7 +251,10 @@ thread_local! {
 /// Adds what shall be looked after whenever this process has attention to spare (a pool's results, signals).
 pub fn add_service(service: Service) {
     SERVICES.with_borrow_mut(|all| {
-        if !all.iter().any(|known| std::ptr::fn_addr_eq(*known, service)) {
+        if !all
+            .iter()
+            .any(|known| std::ptr::fn_addr_eq(*known, service))
+        {
             all.push(service);
         }
     });

@@ -17,7 +17,9 @@ impl Sources {
     /// Sources that know the main script's text (which may never have been a file).
     #[must_use]
     pub fn with_main(path: &str, text: &str) -> Self {
-        Self { texts: HashMap::from([(path.to_owned(), Some(text.to_owned()))]) }
+        Self {
+            texts: HashMap::from([(path.to_owned(), Some(text.to_owned()))]),
+        }
     }
 
     fn line(&mut self, path: &str, number: usize) -> Option<String> {
@@ -43,7 +45,11 @@ pub fn format(error: &EvalAltResult, main: &str, root: &str, sources: &mut Sourc
         match at {
             EvalAltResult::ErrorInFunctionCall(name, from, inner, position) => {
                 push_frame(&mut text, &source, *position, &frame, sources);
-                frame = if name.starts_with("anon$") { "<closure>".to_owned() } else { name.clone() };
+                frame = if name.starts_with("anon$") {
+                    "<closure>".to_owned()
+                } else {
+                    name.clone()
+                };
                 if !from.is_empty() {
                     source.clone_from(from);
                 }
@@ -69,7 +75,8 @@ fn last_line(error: &EvalAltResult) -> String {
         EvalAltResult::ErrorRuntime(value, _) => match value.read_lock::<ScriptError>() {
             Some(script) => with_origin(&script),
             None => match value.read_lock::<rhai::Map>().and_then(|map| {
-                crate::error::kind_of_caught_map(&map).map(|kind| format!("{}: {}\n", kind.name(), map["message"]))
+                crate::error::kind_of_caught_map(&map)
+                    .map(|kind| format!("{}: {}\n", kind.name(), map["message"]))
             }) {
                 Some(line) => line,
                 None => format!("{value}\n"),
@@ -97,25 +104,47 @@ fn with_origin(error: &ScriptError) -> String {
     text
 }
 
-fn push_frame(text: &mut String, source: &str, position: Position, frame: &str, sources: &mut Sources) {
+fn push_frame(
+    text: &mut String,
+    source: &str,
+    position: Position,
+    frame: &str,
+    sources: &mut Sources,
+) {
     let Some(line) = position.line() else {
         let _ = writeln!(text, "  File \"{source}\", in {frame}");
         return;
     };
     let column = position.position().unwrap_or(0);
-    let _ = writeln!(text, "  File \"{source}\", line {line}, column {column}, in {frame}");
+    let _ = writeln!(
+        text,
+        "  File \"{source}\", line {line}, column {column}, in {frame}"
+    );
     push_source(text, "    ", source, line, column, sources);
 }
 
-fn push_source(text: &mut String, indent: &str, source: &str, line: usize, column: usize, sources: &mut Sources) {
-    let Some(code) = sources.line(source, line) else { return };
+fn push_source(
+    text: &mut String,
+    indent: &str,
+    source: &str,
+    line: usize,
+    column: usize,
+    sources: &mut Sources,
+) {
+    let Some(code) = sources.line(source, line) else {
+        return;
+    };
     let trimmed = code.trim_start();
     let cut = code.chars().count() - trimmed.chars().count();
     let _ = writeln!(text, "{indent}{}", trimmed.trim_end());
     if let Some(offset) = column.checked_sub(cut + 1) {
         // Wide characters take two cells on a terminal: a caret below the text has to count them.
         let before: String = trimmed.chars().take(offset).collect();
-        let _ = writeln!(text, "{indent}{}^", " ".repeat(unicode_width::UnicodeWidthStr::width(before.as_str())));
+        let _ = writeln!(
+            text,
+            "{indent}{}^",
+            " ".repeat(unicode_width::UnicodeWidthStr::width(before.as_str()))
+        );
     }
 }
 

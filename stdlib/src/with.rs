@@ -66,20 +66,23 @@ fn evaluate(
     let mut object = context.eval_expression_tree(&inputs[0])?;
     let Some(protocol) = PROTOCOLS.with_borrow(|all| all.get(&object.type_id()).copied()) else {
         let type_name = crate::api::type_name(&object);
-        let message = format!("'{type_name}' object can't be used with `with`: it has nothing to enter and leave");
+        let message = format!(
+            "'{type_name}' object can't be used with `with`: it has nothing to enter and leave"
+        );
         return Err(raise(Kind::TypeError, message).into_rhai(context.source(), at));
     };
-    let call = |context: &mut EvalContext<'_, '_, '_, '_, '_, '_>, object: &mut Dynamic, method: &str| {
-        let outer = POSITION.replace(here(at));
-        let result = context.call_native_fn_raw(method, true, &mut [object]);
-        POSITION.set(outer);
-        result.map_err(|mut error| {
-            if error.position().is_none() {
-                error.set_position(at);
-            }
-            error
-        })
-    };
+    let call =
+        |context: &mut EvalContext<'_, '_, '_, '_, '_, '_>, object: &mut Dynamic, method: &str| {
+            let outer = POSITION.replace(here(at));
+            let result = context.call_native_fn_raw(method, true, &mut [object]);
+            POSITION.set(outer);
+            result.map_err(|mut error| {
+                if error.position().is_none() {
+                    error.set_position(at);
+                }
+                error
+            })
+        };
     let entered = match protocol.enter {
         Some(enter) => call(context, &mut object, enter)?,
         None => Dynamic::UNIT,
@@ -87,9 +90,16 @@ fn evaluate(
     let result = match inputs {
         [_, name, block] => {
             let name = name.get_string_value().unwrap_or_default().to_owned();
-            let value = if entered.is_unit() { object.clone() } else { entered };
+            let value = if entered.is_unit() {
+                object.clone()
+            } else {
+                entered
+            };
             let depth = context.scope().len();
-            let by_name = std::mem::replace(&mut context.global_runtime_state_mut().always_search_scope, true);
+            let by_name = std::mem::replace(
+                &mut context.global_runtime_state_mut().always_search_scope,
+                true,
+            );
             context.scope_mut().push_dynamic(name, value);
             let result = context.eval_expression_tree(block);
             context.scope_mut().rewind(depth);

@@ -18,7 +18,12 @@ struct Cli {
     #[command(flatten)]
     common: run::Common,
     /// Arguments of the line of code: `sys::argv`.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, requires = "code", hide = true)]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        requires = "code",
+        hide = true
+    )]
     args: Vec<String>,
     #[command(subcommand)]
     command: Option<Command>,

@@ -28,7 +28,11 @@ pub(crate) struct RunArgs {
     #[arg(long, hide = true, value_name = "NAME")]
     test_function: Option<String>,
     /// The script, or `-` for standard input; then its arguments, as they are in `sys::argv`.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "SCRIPT [ARG]")]
+    #[arg(
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "SCRIPT [ARG]"
+    )]
     script: Vec<String>,
 }
 
@@ -42,17 +46,27 @@ pub(crate) fn run(args: RunArgs) -> u8 {
         return run_code(code, args.script, &args.common);
     }
     let Some((script, _)) = args.script.split_first() else {
-        return complain("no script is given: `mphost run SCRIPT`, `mphost run -` for standard input, or `mphost run -e CODE`");
+        return complain(
+            "no script is given: `mphost run SCRIPT`, `mphost run -` for standard input, or `mphost run -e CODE`",
+        );
     };
     match read(script) {
-        Ok(program) => execute(program, args.script, &args.common, args.test_function.as_deref()),
+        Ok(program) => execute(
+            program,
+            args.script,
+            &args.common,
+            args.test_function.as_deref(),
+        ),
         Err(message) => complain(&message),
     }
 }
 
 /// Runs a line of code.
 pub(crate) fn run_code(code: String, args: Vec<String>, common: &Common) -> u8 {
-    let program = Program { path: "<command line>".into(), source: code };
+    let program = Program {
+        path: "<command line>".into(),
+        source: code,
+    };
     let mut argv = vec!["-e".to_owned()];
     argv.extend(args);
     execute(program, argv, common, None)
@@ -81,10 +95,18 @@ pub(crate) fn check(script: &str) -> u8 {
 }
 
 fn execute(program: Program, argv: Vec<String>, common: &Common, function: Option<&str>) -> u8 {
-    let settings = Settings { name: "__main__".into(), argv, with_docs: false };
+    let settings = Settings {
+        name: "__main__".into(),
+        argv,
+        with_docs: false,
+    };
     let host = match Host::new(program, settings) {
         Ok(host) => host,
-        Err(error) => return complain(&format!("this machine doesn't let a program begin: {error}")),
+        Err(error) => {
+            return complain(&format!(
+                "this machine doesn't let a program begin: {error}"
+            ));
+        }
     };
     if let Some(method) = common.start_method {
         host.set_default_method(method);
@@ -100,41 +122,71 @@ fn execute(program: Program, argv: Vec<String>, common: &Common, function: Optio
 fn read(script: &str) -> Result<Program, String> {
     let bytes = if script == "-" {
         let mut bytes = Vec::new();
-        std::io::stdin().read_to_end(&mut bytes).map_err(|e| format!("standard input can't be read: {}", reason(&e)))?;
+        std::io::stdin()
+            .read_to_end(&mut bytes)
+            .map_err(|e| format!("standard input can't be read: {}", reason(&e)))?;
         bytes
     } else {
         let path = Path::new(script);
         if path.is_dir() {
-            return Err(format!("'{script}' is a directory: name a script in it, such as '{}'", path.join("main.rhai").display()));
+            return Err(format!(
+                "'{script}' is a directory: name a script in it, such as '{}'",
+                path.join("main.rhai").display()
+            ));
         }
         std::fs::read(path).map_err(|e| match e.kind() {
             std::io::ErrorKind::NotFound => format!("there is no script '{script}'{}", near(path)),
             _ => format!("'{script}' can't be read: {}", reason(&e)),
         })?
     };
-    let path = if script == "-" { "<stdin>".to_owned() } else { script.to_owned() };
+    let path = if script == "-" {
+        "<stdin>".to_owned()
+    } else {
+        script.to_owned()
+    };
     let source = String::from_utf8(bytes).map_err(|e| {
         let at = e.utf8_error().valid_up_to();
         let line = e.as_bytes()[..at].iter().filter(|b| **b == b'\n').count() + 1;
         format!("'{path}' isn't UTF-8 text (line {line}, byte {at}): save it in that encoding")
     })?;
     // A byte order mark is no part of the text, nor is a first line for the shell.
-    let source = source.strip_prefix('\u{feff}').map(str::to_owned).unwrap_or(source);
-    let source = if source.starts_with("#!") { format!("//{source}") } else { source };
+    let source = source
+        .strip_prefix('\u{feff}')
+        .map(str::to_owned)
+        .unwrap_or(source);
+    let source = if source.starts_with("#!") {
+        format!("//{source}")
+    } else {
+        source
+    };
     Ok(Program { path, source })
 }
 
 fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
-    text.split(" (os error").next().unwrap_or_default().to_lowercase()
+    text.split(" (os error")
+        .next()
+        .unwrap_or_default()
+        .to_lowercase()
 }
 
 /// `; did you mean 'x'?`, from the names in the same folder.
 fn near(path: &Path) -> String {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let Ok(entries) = std::fs::read_dir(folder) else { return String::new() };
-    let names: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
-    let wanted = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let folder = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    let Ok(entries) = std::fs::read_dir(folder) else {
+        return String::new();
+    };
+    let names: Vec<String> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .collect();
+    let wanted = path
+        .file_name()
+        .and_then(|name| name.to_str())
+        .unwrap_or_default();
     mphost_stdlib::api::suggest(wanted, names.iter().map(String::as_str))
 }
 

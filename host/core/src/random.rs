@@ -7,5 +7,10 @@ use crate::error::{CoreError, Result};
 /// # Errors
 /// Where the system has no source of randomness.
 pub fn fill(bytes: &mut [u8]) -> Result<()> {
-    getrandom::fill(bytes).map_err(|e| CoreError::os("getrandom", e.raw_os_error().unwrap_or(nix::errno::Errno::EIO as i32)))
+    getrandom::fill(bytes).map_err(|e| {
+        CoreError::os(
+            "getrandom",
+            e.raw_os_error().unwrap_or(nix::errno::Errno::EIO as i32),
+        )
+    })
 }

@@ -37,7 +37,14 @@ impl<'a> Call<'a> {
         } else {
             (None, args)
         };
-        let mut call = Call { ctx, signature, this, args: SmallVec::new(), given: 0, extra: Map::new() };
+        let mut call = Call {
+            ctx,
+            signature,
+            this,
+            args: SmallVec::new(),
+            given: 0,
+            extra: Map::new(),
+        };
         let mut given = rest.len();
         let options = match given.checked_sub(1) {
             Some(last) if signature.map_is_options(last) && rest[last].is::<Map>() => {
@@ -48,14 +55,22 @@ impl<'a> Call<'a> {
         };
         if given > signature.positional {
             let message = if rest.len() > signature.most() {
-                format!("{}() takes at most {} arguments, {} were given", signature.name, signature.most(), rest.len())
+                format!(
+                    "{}() takes at most {} arguments, {} were given",
+                    signature.name,
+                    signature.most(),
+                    rest.len()
+                )
             } else {
                 format!(
                     "{}(): what follows the first {} arguments is given by name, in an object map: #{{…}}",
                     signature.name, signature.positional
                 )
             };
-            return Err(raise(Kind::TypeError, format!("{message}: {}", signature.text)));
+            return Err(raise(
+                Kind::TypeError,
+                format!("{message}: {}", signature.text),
+            ));
         }
         for (value, param) in rest[..given].iter_mut().zip(&signature.params) {
             param.check(signature.name, value)?;
@@ -67,7 +82,10 @@ impl<'a> Call<'a> {
         }
         if let Some(missing) = (0..signature.required()).find(|i| call.given & (1 << i) == 0) {
             let missing = signature.params[missing].name;
-            return Err(raise(Kind::TypeError, format!("{}(): '{missing}' is missing", signature.name)));
+            return Err(raise(
+                Kind::TypeError,
+                format!("{}(): '{missing}' is missing", signature.name),
+            ));
         }
         Ok(call)
     }
@@ -118,7 +136,9 @@ impl<'a> Call<'a> {
     #[must_use]
     pub fn this<T: Clone + 'static>(&self) -> T {
         let this = self.this.as_deref().expect("a method has its object");
-        this.read_lock::<T>().expect("Rhai matched the type of the object").clone()
+        this.read_lock::<T>()
+            .expect("Rhai matched the type of the object")
+            .clone()
     }
 
     /// The object itself, for methods that change it in place.
@@ -140,7 +160,10 @@ impl<'a> Call<'a> {
 
     /// Argument `index`, or `()`; it can be taken once.
     pub fn take(&mut self, index: usize) -> Dynamic {
-        self.args.get_mut(index).map(Dynamic::take).unwrap_or_default()
+        self.args
+            .get_mut(index)
+            .map(Dynamic::take)
+            .unwrap_or_default()
     }
 
     /// A look at argument `index`.
@@ -152,7 +175,10 @@ impl<'a> Call<'a> {
     /// A boolean argument.
     #[must_use]
     pub fn bool(&self, index: usize, default: bool) -> bool {
-        self.args.get(index).and_then(|v| v.as_bool().ok()).unwrap_or(default)
+        self.args
+            .get(index)
+            .and_then(|v| v.as_bool().ok())
+            .unwrap_or(default)
     }
 
     /// A whole number.
@@ -164,20 +190,30 @@ impl<'a> Call<'a> {
     /// A number as a float.
     #[must_use]
     pub fn number(&self, index: usize) -> Option<f64> {
-        #[expect(clippy::cast_precision_loss, reason = "durations and ratios need no more than 53 bits")]
-        self.args.get(index).and_then(|v| v.as_float().ok().or_else(|| v.as_int().ok().map(|i| i as f64)))
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "durations and ratios need no more than 53 bits"
+        )]
+        self.args.get(index).and_then(|v| {
+            v.as_float()
+                .ok()
+                .or_else(|| v.as_int().ok().map(|i| i as f64))
+        })
     }
 
     /// A duration in seconds; `None` is for ever. A negative one means 0, as in Python.
     #[must_use]
     pub fn seconds(&self, index: usize) -> Option<f64> {
-        self.number(index).map(|s| if s.is_nan() { 0.0 } else { s.max(0.0) })
+        self.number(index)
+            .map(|s| if s.is_nan() { 0.0 } else { s.max(0.0) })
     }
 
     /// A text.
     #[must_use]
     pub fn string(&self, index: usize) -> Option<ImmutableString> {
-        self.args.get(index).and_then(|v| v.read_lock::<ImmutableString>().map(|s| s.clone()))
+        self.args
+            .get(index)
+            .and_then(|v| v.read_lock::<ImmutableString>().map(|s| s.clone()))
     }
 
     /// The bytes of a blob or of a text.
@@ -214,7 +250,13 @@ impl<'a> Call<'a> {
         let got = type_name(&value);
         value.try_cast::<T>().ok_or_else(|| {
             let name = self.signature.params[index].name;
-            raise(Kind::TypeError, format!("{}(): '{name}' must be {what}, not {got}", self.signature.name))
+            raise(
+                Kind::TypeError,
+                format!(
+                    "{}(): '{name}' must be {what}, not {got}",
+                    self.signature.name
+                ),
+            )
         })
     }
 }

@@ -9,10 +9,14 @@ use crate::error::{Kind, Result, teach};
 use rhai::{Dynamic, Engine, EvalContext, NativeCallContext, Position};
 
 pub(super) fn install(engine: &mut Engine, index: Index) {
-    #[expect(deprecated, reason = "Rhai marks its volatile calls so; the version is pinned")]
+    #[expect(
+        deprecated,
+        reason = "Rhai marks its volatile calls so; the version is pinned"
+    )]
     engine.on_missing_function(move |name, args, _is_method, context| {
-        look(&index, name, args, &context)
-            .map_err(|error| error.into_rhai(context.global_runtime_state().source(), Position::NONE))
+        look(&index, name, args, &context).map_err(|error| {
+            error.into_rhai(context.global_runtime_state().source(), Position::NONE)
+        })
     });
 }
 
@@ -20,17 +24,23 @@ fn look(
     index: &Index,
     name: &str,
     args: &mut [&mut Dynamic],
-    context: &EvalContext<'_, '_, '_, '_, '_, '_>) -> Result<Option<Dynamic>> {
+    context: &EvalContext<'_, '_, '_, '_, '_, '_>,
+) -> Result<Option<Dynamic>> {
     if let Some(this) = args.first() {
         let this_type = this.type_id();
         if let Some(signature) = index.methods.get(&(this_type, name)) {
             let given = args.len() - 1;
-            return if given <= signature.most() { Ok(None) } else { too_many(signature, given) };
+            return if given <= signature.most() {
+                Ok(None)
+            } else {
+                too_many(signature, given)
+            };
         }
         if let Some(methods) = index.dynamic.get(&this_type) {
             let engine = context.engine();
             let global = context.global_runtime_state();
-            let ctx = NativeCallContext::new_with_all_fields(engine, name, None, global, Position::NONE);
+            let ctx =
+                NativeCallContext::new_with_all_fields(engine, name, None, global, Position::NONE);
             if let Some(value) = methods(&ctx, name, args)? {
                 return Ok(Some(value));
             }
@@ -42,23 +52,41 @@ fn look(
     }
     if let Some(signature) = index.functions.get(name) {
         let given = args.len();
-        return if given <= signature.most() { Ok(None) } else { too_many(signature, given) };
+        return if given <= signature.most() {
+            Ok(None)
+        } else {
+            too_many(signature, given)
+        };
     }
-    if let Some(class) = args.first().and_then(|this| index.classes.get(&this.type_id())) {
+    if let Some(class) = args
+        .first()
+        .and_then(|this| index.classes.get(&this.type_id()))
+    {
         let this_type = args[0].type_id();
         if exists(context, name, args) {
             return Ok(None);
         }
-        let own = index.methods.keys().filter(|(of, _)| *of == this_type).map(|(_, method)| *method);
-        let message = format!("'{class}' object has no method '{name}'{}", suggest(name, own));
+        let own = index
+            .methods
+            .keys()
+            .filter(|(of, _)| *of == this_type)
+            .map(|(_, method)| *method);
+        let message = format!(
+            "'{class}' object has no method '{name}'{}",
+            suggest(name, own)
+        );
         return wrong(name, Kind::AttributeError, message);
     }
     unknown(index, name, args, context)
 }
 
 fn too_many(signature: &super::Signature, given: usize) -> Result<Option<Dynamic>> {
-    let message =
-        format!("{}() takes at most {} arguments, {given} were given: {}", signature.name, signature.most(), signature.text);
+    let message = format!(
+        "{}() takes at most {} arguments, {given} were given: {}",
+        signature.name,
+        signature.most(),
+        signature.text
+    );
     wrong(signature.name, Kind::TypeError, message)
 }
 
@@ -68,10 +96,17 @@ fn wrong(name: &str, kind: Kind, message: String) -> Result<Option<Dynamic>> {
 }
 
 /// Whether any function in reach has this name: then Rhai's error about types or a thrown one is the right one.
-fn exists(context: &EvalContext<'_, '_, '_, '_, '_, '_>, name: &str, args: &[&mut Dynamic]) -> bool {
+fn exists(
+    context: &EvalContext<'_, '_, '_, '_, '_, '_>,
+    name: &str,
+    args: &[&mut Dynamic],
+) -> bool {
     let engine = context.engine();
-    context.iter_namespaces().any(|module| module.iter_script_fn_info().any(|(.., n, params, _)| n == name && params == args.len()))
-        || native_names(engine).any(|n| n == name)
+    context.iter_namespaces().any(|module| {
+        module
+            .iter_script_fn_info()
+            .any(|(.., n, params, _)| n == name && params == args.len())
+    }) || native_names(engine).any(|n| n == name)
 }
 
 fn native_names(engine: &Engine) -> impl Iterator<Item = String> {
@@ -80,7 +115,12 @@ fn native_names(engine: &Engine) -> impl Iterator<Item = String> {
         .into_iter()
 }
 
-fn unknown(index: &Index, name: &str, args: &[&mut Dynamic], context: &EvalContext<'_, '_, '_, '_, '_, '_>) -> Result<Option<Dynamic>> {
+fn unknown(
+    index: &Index,
+    name: &str,
+    args: &[&mut Dynamic],
+    context: &EvalContext<'_, '_, '_, '_, '_, '_>,
+) -> Result<Option<Dynamic>> {
     let mut same_name: Vec<usize> = Vec::new();
     let mut script_names: Vec<String> = Vec::new();
     for module in context.iter_namespaces() {
@@ -96,18 +136,28 @@ fn unknown(index: &Index, name: &str, args: &[&mut Dynamic], context: &EvalConte
     }
     if let Some(params) = same_name.first() {
         let plural = if *params == 1 { "" } else { "s" };
-        let message = format!("{name}() takes {params} argument{plural}, {} were given", args.len());
+        let message = format!(
+            "{name}() takes {params} argument{plural}, {} were given",
+            args.len()
+        );
         return wrong(name, Kind::TypeError, message);
     }
     let natives: Vec<String> = native_names(context.engine()).collect();
     if natives.iter().any(|n| n == name) {
         return Ok(None);
     }
-    let known = script_names.iter().map(String::as_str).chain(index.functions.keys().copied());
+    let known = script_names
+        .iter()
+        .map(String::as_str)
+        .chain(index.functions.keys().copied());
     let hint = suggest(name, known.chain(natives.iter().map(String::as_str)));
     let of = match args.first() {
         Some(this) if hint.is_empty() => format!(" (called with {})", type_name(this)),
         _ => String::new(),
     };
-    wrong(name, Kind::NameError, format!("function '{name}' is not defined{of}{hint}"))
+    wrong(
+        name,
+        Kind::NameError,
+        format!("function '{name}' is not defined{of}{hint}"),
+    )
 }

@@ -16,7 +16,8 @@ pub use signature::{Signature, type_name};
 use crate::context::Context;
 use crate::error::{Result, place};
 use rhai::{
-    Dynamic, Engine, FnPtr, FuncRegistration, ImmutableString, Module, NativeCallContext, RhaiFunc, Shared,
+    Dynamic, Engine, FnPtr, FuncRegistration, ImmutableString, Module, NativeCallContext, RhaiFunc,
+    Shared,
 };
 use std::any::TypeId;
 use std::collections::{BTreeMap, HashMap};
@@ -55,7 +56,8 @@ const SURPLUS: usize = 1;
 
 type Body = Rc<dyn Fn(&mut Call<'_>) -> Result>;
 /// Calls a method that is not known before the script runs: `m.get_task_queue()`. `None`: there is no such method.
-pub type DynamicMethods = Rc<dyn Fn(&NativeCallContext<'_>, &str, &mut [&mut Dynamic]) -> Result<Option<Dynamic>>>;
+pub type DynamicMethods =
+    Rc<dyn Fn(&NativeCallContext<'_>, &str, &mut [&mut Dynamic]) -> Result<Option<Dynamic>>>;
 
 /// Collects what the rooms register, then hands it to an engine.
 pub struct Registry {
@@ -100,7 +102,11 @@ impl Registry {
         if self.index.classes.insert(TypeId::of::<T>(), name).is_none() {
             self.global.set_custom_type::<T>(name);
         }
-        Class { registry: self, name, of: std::marker::PhantomData }
+        Class {
+            registry: self,
+            name,
+            of: std::marker::PhantomData,
+        }
     }
 
     /// A function of a module (`os`, `time`, `mp::connection` …); `""` is the global name space.
@@ -120,16 +126,35 @@ impl Registry {
         if module.is_empty() {
             self.index.functions.insert(name, signature.clone());
         }
-        let target = if module.is_empty() { &mut self.global } else { self.modules.entry(module).or_default() };
+        let target = if module.is_empty() {
+            &mut self.global
+        } else {
+            self.modules.entry(module).or_default()
+        };
         for arity in 0..=signature.most() + SURPLUS {
-            add(target, FuncRegistration::new(name), &[], arity, &signature, &body, doc, with_docs);
+            add(
+                target,
+                FuncRegistration::new(name),
+                &[],
+                arity,
+                &signature,
+                &body,
+                doc,
+                with_docs,
+            );
         }
         if !module.is_empty() {
             let (full, pointer) = native_pointer(module, name, signature.clone(), body);
             crate::convert::native_function(full, pointer.clone());
             target.set_var(name, pointer);
         }
-        self.entries.push(Entry { kind: EntryKind::Function, module, class: None, signature, doc });
+        self.entries.push(Entry {
+            kind: EntryKind::Function,
+            module,
+            class: None,
+            signature,
+            doc,
+        });
     }
 
     /// A constructor: global, in `mp::`, and a method of every context.
@@ -142,26 +167,53 @@ impl Registry {
         self.function("", signature, doc, body.clone());
         let entries = self.entries.len();
         self.function("mp", signature, doc, body.clone());
-        self.class::<Context>("Context").method(signature, doc, move |call| {
-            let context = call.this::<Context>();
-            context.scope(|| body(call))
-        });
+        self.class::<Context>("Context")
+            .method(signature, doc, move |call| {
+                let context = call.this::<Context>();
+                context.scope(|| body(call))
+            });
         // One entry in the reference is enough.
         self.entries.truncate(entries);
     }
 
     /// A constant of a module.
-    pub fn constant(&mut self, module: &'static str, name: &'static str, value: impl Into<Dynamic>, doc: &'static str) {
+    pub fn constant(
+        &mut self,
+        module: &'static str,
+        name: &'static str,
+        value: impl Into<Dynamic>,
+        doc: &'static str,
+    ) {
         let value = value.into();
-        let target = if module.is_empty() { &mut self.global } else { self.modules.entry(module).or_default() };
+        let target = if module.is_empty() {
+            &mut self.global
+        } else {
+            self.modules.entry(module).or_default()
+        };
         target.set_var(name, value);
-        let signature = Rc::new(Signature { name, text: name, params: vec![], positional: 0, collects: false });
-        self.entries.push(Entry { kind: EntryKind::Constant, module, class: None, signature, doc });
+        let signature = Rc::new(Signature {
+            name,
+            text: name,
+            params: vec![],
+            positional: 0,
+            collects: false,
+        });
+        self.entries.push(Entry {
+            kind: EntryKind::Constant,
+            module,
+            class: None,
+            signature,
+            doc,
+        });
     }
 
     /// The module of that name, for what the other calls don't cover (operators, iterators).
     pub fn module(&mut self, module: &'static str) -> &mut Module {
-        if module.is_empty() { &mut self.global } else { self.modules.entry(module).or_default() }
+        if module.is_empty() {
+            &mut self.global
+        } else {
+            self.modules.entry(module).or_default()
+        }
     }
 
     /// Puts everything into an engine and returns the reference's entries.
@@ -175,7 +227,9 @@ impl Registry {
                     top.insert(path, module);
                 }
                 Some((outer, inner)) => {
-                    top.entry(outer).or_default().set_sub_module(inner, Shared::new(module));
+                    top.entry(outer)
+                        .or_default()
+                        .set_sub_module(inner, Shared::new(module));
                 }
             }
         }
@@ -217,7 +271,10 @@ impl<T: Clone + 'static> Class<'_, T> {
                 self.registry.with_docs,
             );
         }
-        self.registry.index.methods.insert((TypeId::of::<T>(), signature.name), signature.clone());
+        self.registry
+            .index
+            .methods
+            .insert((TypeId::of::<T>(), signature.name), signature.clone());
         self.entry(EntryKind::Method, signature, doc);
         self
     }
@@ -233,39 +290,95 @@ impl<T: Clone + 'static> Class<'_, T> {
         let body: Body = Rc::new(body);
         let registration = FuncRegistration::new_getter(name);
         let docs = self.registry.with_docs;
-        add(&mut self.registry.global, registration, &[TypeId::of::<T>()], 0, &signature, &body, doc, docs);
+        add(
+            &mut self.registry.global,
+            registration,
+            &[TypeId::of::<T>()],
+            0,
+            &signature,
+            &body,
+            doc,
+            docs,
+        );
         self.entry(EntryKind::Property, signature, doc);
         self
     }
 
     /// A property that can be written, on constants too; its type is checked by the body.
-    pub fn setter(&mut self, name: &'static str, body: impl Fn(&mut Call<'_>) -> Result + 'static) -> &mut Self {
-        let value = signature::Param { name: "value", ty: signature::Type::Any, default: None };
+    pub fn setter(
+        &mut self,
+        name: &'static str,
+        body: impl Fn(&mut Call<'_>) -> Result + 'static,
+    ) -> &mut Self {
+        let value = signature::Param {
+            name: "value",
+            ty: signature::Type::Any,
+            default: None,
+        };
         let signature = property(name, vec![value]);
         let body: Body = Rc::new(body);
         let registration = FuncRegistration::new(format!("set${name}"));
-        add(&mut self.registry.global, registration, &[TypeId::of::<T>()], 1, &signature, &body, "", false);
+        add(
+            &mut self.registry.global,
+            registration,
+            &[TypeId::of::<T>()],
+            1,
+            &signature,
+            &body,
+            "",
+            false,
+        );
         self
     }
 
     /// `object[index]`.
-    pub fn index_getter(&mut self, doc: &'static str, body: impl Fn(&mut Call<'_>) -> Result + 'static) -> &mut Self {
-        let index = signature::Param { name: "index", ty: signature::Type::Any, default: None };
+    pub fn index_getter(
+        &mut self,
+        doc: &'static str,
+        body: impl Fn(&mut Call<'_>) -> Result + 'static,
+    ) -> &mut Self {
+        let index = signature::Param {
+            name: "index",
+            ty: signature::Type::Any,
+            default: None,
+        };
         let signature = property("[]", vec![index]);
         let body: Body = Rc::new(body);
         let registration = FuncRegistration::new_index_getter();
-        add(&mut self.registry.global, registration, &[TypeId::of::<T>()], 1, &signature, &body, doc, false);
+        add(
+            &mut self.registry.global,
+            registration,
+            &[TypeId::of::<T>()],
+            1,
+            &signature,
+            &body,
+            doc,
+            false,
+        );
         self.entry(EntryKind::Method, signature, doc);
         self
     }
 
     /// `object[index] = value`.
     pub fn index_setter(&mut self, body: impl Fn(&mut Call<'_>) -> Result + 'static) -> &mut Self {
-        let any = |name| signature::Param { name, ty: signature::Type::Any, default: None };
+        let any = |name| signature::Param {
+            name,
+            ty: signature::Type::Any,
+            default: None,
+        };
         let signature = property("[]=", vec![any("index"), any("value")]);
         let body: Body = Rc::new(body);
         let registration = FuncRegistration::new("index$set$");
-        add(&mut self.registry.global, registration, &[TypeId::of::<T>()], 2, &signature, &body, "", false);
+        add(
+            &mut self.registry.global,
+            registration,
+            &[TypeId::of::<T>()],
+            2,
+            &signature,
+            &body,
+            "",
+            false,
+        );
         self
     }
 
@@ -274,43 +387,77 @@ impl<T: Clone + 'static> Class<'_, T> {
     where
         I: Iterator<Item = std::result::Result<Dynamic, Box<rhai::EvalAltResult>>> + 'static,
     {
-        self.registry.global.set_iter_result(TypeId::of::<T>(), move |value| Box::new(items(value.cast::<T>())));
+        self.registry
+            .global
+            .set_iter_result(TypeId::of::<T>(), move |value| {
+                Box::new(items(value.cast::<T>()))
+            });
         self
     }
 
     /// Methods that are known only at run time.
     pub fn dynamic_methods(&mut self, methods: DynamicMethods) -> &mut Self {
-        self.registry.index.dynamic.insert(TypeId::of::<T>(), methods);
+        self.registry
+            .index
+            .dynamic
+            .insert(TypeId::of::<T>(), methods);
         self
     }
 
     /// What `print`, `${}` and `to_string` show.
     pub fn display(&mut self, show: impl Fn(&T) -> String + Clone + 'static) -> &mut Self {
         let debug = show.clone();
-        self.registry.global.set_native_fn("to_string", move |value: &mut T| Ok(ImmutableString::from(show(value))));
-        self.registry.global.set_native_fn("to_debug", move |value: &mut T| Ok(ImmutableString::from(debug(value))));
+        self.registry
+            .global
+            .set_native_fn("to_string", move |value: &mut T| {
+                Ok(ImmutableString::from(show(value)))
+            });
+        self.registry
+            .global
+            .set_native_fn("to_debug", move |value: &mut T| {
+                Ok(ImmutableString::from(debug(value)))
+            });
         self
     }
 
     /// `==` and `!=`, for handles: true for the same object.
     pub fn equality(&mut self, same: impl Fn(&T, &T) -> bool + Clone + 'static) -> &mut Self {
         let differ = same.clone();
-        self.registry.global.set_native_fn("==", move |a: &mut T, b: T| Ok(same(a, &b)));
-        self.registry.global.set_native_fn("!=", move |a: &mut T, b: T| Ok(!differ(a, &b)));
+        self.registry
+            .global
+            .set_native_fn("==", move |a: &mut T, b: T| Ok(same(a, &b)));
+        self.registry
+            .global
+            .set_native_fn("!=", move |a: &mut T, b: T| Ok(!differ(a, &b)));
         self
     }
 
     fn entry(&mut self, kind: EntryKind, signature: Rc<Signature>, doc: &'static str) {
-        self.registry.entries.push(Entry { kind, module: "", class: Some(self.name), signature, doc });
+        self.registry.entries.push(Entry {
+            kind,
+            module: "",
+            class: Some(self.name),
+            signature,
+            doc,
+        });
     }
 }
 
 fn property(name: &'static str, params: Vec<signature::Param>) -> Rc<Signature> {
     let positional = params.len();
-    Rc::new(Signature { name, text: name, params, positional, collects: false })
+    Rc::new(Signature {
+        name,
+        text: name,
+        params,
+        positional,
+        collects: false,
+    })
 }
 
-#[expect(clippy::too_many_arguments, reason = "one private function that all registrations go through")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "one private function that all registrations go through"
+)]
 fn add(
     module: &mut Module,
     registration: FuncRegistration,
@@ -321,18 +468,29 @@ fn add(
     doc: &'static str,
     with_docs: bool,
 ) {
-    let types: Vec<TypeId> =
-        this.iter().copied().chain(std::iter::repeat_n(TypeId::of::<Dynamic>(), arity)).collect();
+    let types: Vec<TypeId> = this
+        .iter()
+        .copied()
+        .chain(std::iter::repeat_n(TypeId::of::<Dynamic>(), arity))
+        .collect();
     let has_this = !this.is_empty();
     let (signature, body) = (signature.clone(), body.clone());
     let mut registration = registration.in_global_namespace();
     if with_docs {
         let mut params: Vec<String> = this.iter().map(|_| "this".to_owned()).collect();
-        params.extend(signature.params.iter().take(arity).map(|p| p.name.to_owned()));
+        params.extend(
+            signature
+                .params
+                .iter()
+                .take(arity)
+                .map(|p| p.name.to_owned()),
+        );
         params.push("Dynamic".into());
-        registration = registration
-            .with_params_info(params)
-            .with_comments(doc.lines().map(|line| format!("/// {line}")).collect::<Vec<_>>());
+        registration = registration.with_params_info(params).with_comments(
+            doc.lines()
+                .map(|line| format!("/// {line}"))
+                .collect::<Vec<_>>(),
+        );
     }
     let function = move |ctx: Option<NativeCallContext<'_>>, args: &mut [&mut Dynamic]| {
         let ctx = ctx.expect("registered with a context");
@@ -341,7 +499,12 @@ fn add(
     registration.set_into_module_raw(
         module,
         types,
-        RhaiFunc::Method { func: Shared::new(function), has_context: true, is_pure: true, is_volatile: true },
+        RhaiFunc::Method {
+            func: Shared::new(function),
+            has_context: true,
+            is_pure: true,
+            is_volatile: true,
+        },
     );
 }
 
@@ -358,12 +521,21 @@ fn run(
 }
 
 /// A function of a module as a value: it keeps its full name, by which another process finds it again.
-fn native_pointer(module: &str, name: &'static str, signature: Rc<Signature>, body: Body) -> (String, FnPtr) {
+fn native_pointer(
+    module: &str,
+    name: &'static str,
+    signature: Rc<Signature>,
+    body: Body,
+) -> (String, FnPtr) {
     let full = native_name(module, name);
-    #[expect(deprecated, reason = "Rhai marks its volatile calls so; the version is pinned")]
-    let pointer =
-        FnPtr::from_fn(full.as_str(), move |ctx, args: &mut [&mut Dynamic]| run(&ctx, &signature, &body, false, args))
-            .expect("the name of a registered function is a valid identifier");
+    #[expect(
+        deprecated,
+        reason = "Rhai marks its volatile calls so; the version is pinned"
+    )]
+    let pointer = FnPtr::from_fn(full.as_str(), move |ctx, args: &mut [&mut Dynamic]| {
+        run(&ctx, &signature, &body, false, args)
+    })
+    .expect("the name of a registered function is a valid identifier");
     (full, pointer)
 }
 
@@ -378,8 +550,15 @@ pub fn native_name(module: &str, name: &str) -> String {
 pub fn suggest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> String {
     let lower = name.to_lowercase();
     known
-        .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), candidate))
-        .filter(|(distance, candidate)| *distance <= (candidate.len().max(name.len()) / 3).clamp(1, 3))
+        .map(|candidate| {
+            (
+                strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()),
+                candidate,
+            )
+        })
+        .filter(|(distance, candidate)| {
+            *distance <= (candidate.len().max(name.len()) / 3).clamp(1, 3)
+        })
         .min()
         .map(|(_, candidate)| format!("; did you mean '{candidate}'?"))
         .unwrap_or_default()

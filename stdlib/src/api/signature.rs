@@ -119,7 +119,12 @@ impl Param {
         }
         Err(raise(
             Kind::TypeError,
-            format!("{call}(): '{}' must be {}, not {}", self.name, self.ty.describe(), type_name(value)),
+            format!(
+                "{call}(): '{}' must be {}, not {}",
+                self.name,
+                self.ty.describe(),
+                type_name(value)
+            ),
         ))
     }
 }
@@ -145,7 +150,10 @@ impl Signature {
     pub fn parse(text: &'static str) -> Signature {
         let open = text.find('(').expect("a signature has parentheses");
         let name = text[..open].trim();
-        let inner = text[open + 1..].trim_end().strip_suffix(')').expect("a signature ends with a parenthesis");
+        let inner = text[open + 1..]
+            .trim_end()
+            .strip_suffix(')')
+            .expect("a signature ends with a parenthesis");
         let mut params = Vec::new();
         let mut positional = None;
         let mut collects = false;
@@ -161,17 +169,31 @@ impl Signature {
                     None => (part, None),
                 };
                 let (name, ty) = head.split_once(':').unwrap_or((head, "any"));
-                params.push(Param { name: name.trim(), ty: Type::parse(ty.trim()), default });
+                params.push(Param {
+                    name: name.trim(),
+                    ty: Type::parse(ty.trim()),
+                    default,
+                });
             }
         }
         let positional = positional.unwrap_or(params.len());
-        Signature { name, text, params, positional, collects }
+        Signature {
+            name,
+            text,
+            params,
+            positional,
+            collects,
+        }
     }
 
     /// How many arguments must be given.
     #[must_use]
     pub fn required(&self) -> usize {
-        self.params.iter().take(self.positional).take_while(|p| p.default.is_none()).count()
+        self.params
+            .iter()
+            .take(self.positional)
+            .take_while(|p| p.default.is_none())
+            .count()
     }
 
     /// The largest number of arguments: all positional ones, and one map where options exist behind them.
@@ -209,7 +231,10 @@ impl Signature {
 
 fn split(inner: &'static str) -> impl Iterator<Item = &'static str> {
     // Defaults such as `[]`, `#{}` or `()` hold no commas, so a plain split does.
-    inner.split(',').map(str::trim).filter(|part| !part.is_empty())
+    inner
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
 }
 
 /// The type of a value as messages call it: Python's words where it has them.
@@ -240,9 +265,14 @@ mod tests {
 
     #[test]
     fn a_signature_is_taken_apart() {
-        let sig = Signature::parse("Process(target: callable = (), args: array = [], *, name: string = (), **fields)");
+        let sig = Signature::parse(
+            "Process(target: callable = (), args: array = [], *, name: string = (), **fields)",
+        );
         assert_eq!(sig.name, "Process");
-        assert_eq!((sig.required(), sig.positional, sig.most(), sig.collects), (0, 2, 3, true));
+        assert_eq!(
+            (sig.required(), sig.positional, sig.most(), sig.collects),
+            (0, 2, 3, true)
+        );
         assert_eq!(sig.params[1].ty, Type::Array);
         assert!(sig.map_is_options(0) && sig.map_is_options(2));
         let put = Signature::parse("put(item: any, block: bool = true, timeout: seconds = ())");
@@ -255,8 +285,15 @@ mod tests {
     #[test]
     fn a_wrong_argument_is_named() {
         let put = Signature::parse("put(item: any, block: bool = true, timeout: seconds = ())");
-        let error = put.params[2].check("put", &Dynamic::from("x")).expect_err("a text is no duration");
-        assert_eq!(error.to_string(), "TypeError: put(): 'timeout' must be a number of seconds, or () for ever, not string");
-        put.params[1].check("put", &Dynamic::UNIT).expect("() stands for the default");
+        let error = put.params[2]
+            .check("put", &Dynamic::from("x"))
+            .expect_err("a text is no duration");
+        assert_eq!(
+            error.to_string(),
+            "TypeError: put(): 'timeout' must be a number of seconds, or () for ever, not string"
+        );
+        put.params[1]
+            .check("put", &Dynamic::UNIT)
+            .expect("() stands for the default");
     }
 }

@@ -12,7 +12,10 @@ use crate::error::{Error, Kind, Result, raise};
 use crate::runtime::{Program, Runtime, Settings, runtime};
 use mphost_core::process::Method;
 use mphost_core::wire;
-use rhai::{AST, ASTFlags, Array, Dynamic, EvalAltResult, Expr, FnPtr, Map, NativeCallContext, Position, Scope, Stmt};
+use rhai::{
+    AST, ASTFlags, Array, Dynamic, EvalAltResult, Expr, FnPtr, Map, NativeCallContext, Position,
+    Scope, Stmt,
+};
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::os::fd::OwnedFd;
@@ -45,7 +48,9 @@ struct ProgramMessage {
 const LIMIT: usize = 1 << 30;
 
 pub(super) fn write_head(encoder: &mut Encoder, head: &Head) -> Result<()> {
-    encoder.writer().blob(&wire::encode_control(head).map_err(|e| from_wire(&e))?);
+    encoder
+        .writer()
+        .blob(&wire::encode_control(head).map_err(|e| from_wire(&e))?);
     Ok(())
 }
 
@@ -61,7 +66,11 @@ pub(super) fn encode_program(program: &Program, settings: &Settings) -> Vec<u8> 
 /// The values of top-level constants, as far as they can travel; the names of all others. A message of its own.
 pub(super) fn write_constants(encoder: &mut Encoder, ctx: &NativeCallContext<'_>) -> Result<()> {
     let constants: Vec<(String, Dynamic)> = match &ctx.global_runtime_state().constants {
-        Some(shared) => shared.borrow().iter().map(|(name, value)| (name.to_string(), value.clone())).collect(),
+        Some(shared) => shared
+            .borrow()
+            .iter()
+            .map(|(name, value)| (name.to_string(), value.clone()))
+            .collect(),
         None => Vec::new(),
     };
     for (name, value) in constants {
@@ -79,7 +88,11 @@ pub(super) fn write_constants(encoder: &mut Encoder, ctx: &NativeCallContext<'_>
 
 /// Puts the messages of a bootstrap into one: the program with its length if the child doesn't have it, then how long the task's is and
 /// how many descriptors are its own, the task, the constants.
-pub(super) fn join_messages(program: Option<&[u8]>, task: &Encoder, constants: &Encoder) -> Vec<u8> {
+pub(super) fn join_messages(
+    program: Option<&[u8]>,
+    task: &Encoder,
+    constants: &Encoder,
+) -> Vec<u8> {
     let (task_bytes, constant_bytes) = (task.bytes(), constants.bytes());
     let mut message = Vec::with_capacity(PREFIX + task_bytes.len() + constant_bytes.len());
     if let Some(program) = program {
@@ -99,8 +112,13 @@ const PREFIX: usize = 24;
 fn split_messages(bootstrap: &[u8]) -> Option<(&[u8], &[u8], usize)> {
     let (length, rest) = bootstrap.split_first_chunk::<8>()?;
     let (fds, rest) = rest.split_first_chunk::<8>()?;
-    let (task, constants) = rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
-    Some((task, constants, usize::try_from(u64::from_le_bytes(*fds)).ok()?))
+    let (task, constants) =
+        rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    Some((
+        task,
+        constants,
+        usize::try_from(u64::from_le_bytes(*fds)).ok()?,
+    ))
 }
 
 struct Task {
@@ -113,7 +131,10 @@ struct Task {
 }
 
 fn read_task(decoder: &mut Decoder<'_>) -> Result<Task> {
-    let head = decoder.value()?.into_blob().map_err(|_| raise(Kind::RuntimeError, "a malformed bootstrap message"))?;
+    let head = decoder
+        .value()?
+        .into_blob()
+        .map_err(|_| raise(Kind::RuntimeError, "a malformed bootstrap message"))?;
     let head: Head = wire::decode_control(&head, LIMIT).map_err(|e| from_wire(&e))?;
     Ok(Task {
         head,
@@ -128,7 +149,8 @@ fn read_task(decoder: &mut Decoder<'_>) -> Result<Task> {
 /// A forked child: everything is in memory, only the task is read.
 pub(super) fn run_copy(bootstrap: &[u8], fds: Vec<OwnedFd>, ctx: &NativeCallContext<'_>) -> i32 {
     ending::forget_parent();
-    let task = Decoder::new(bootstrap, fds, References::Granted).and_then(|mut decoder| read_task(&mut decoder));
+    let task = Decoder::new(bootstrap, fds, References::Granted)
+        .and_then(|mut decoder| read_task(&mut decoder));
     run_task(task, ctx)
 }
 
@@ -140,8 +162,18 @@ fn run_task(task: Result<Task>, ctx: &NativeCallContext<'_>) -> i32 {
     ending::finish(result.map(|_| ()), ctx)
 }
 
-fn call(task: Task, ctx: &NativeCallContext<'_>) -> std::result::Result<Dynamic, Box<EvalAltResult>> {
-    let Task { head, target, mut args, kwargs, run, fields } = task;
+fn call(
+    task: Task,
+    ctx: &NativeCallContext<'_>,
+) -> std::result::Result<Dynamic, Box<EvalAltResult>> {
+    let Task {
+        head,
+        target,
+        mut args,
+        kwargs,
+        run,
+        fields,
+    } = task;
     let process = super::become_process(super::start::identity_of(&head, fields));
     adopt_method(&head);
     if let Some(run) = run {
@@ -149,7 +181,9 @@ fn call(task: Task, ctx: &NativeCallContext<'_>) -> std::result::Result<Dynamic,
         // A closure that is to see `this` has no parameters; a function may take the process as its one argument.
         return run.call_raw(ctx, Some(&mut this), Vec::new());
     }
-    let Some(target) = target else { return Ok(Dynamic::UNIT) };
+    let Some(target) = target else {
+        return Ok(Dynamic::UNIT);
+    };
     if !kwargs.is_unit() {
         args.push(kwargs);
     }
@@ -185,12 +219,21 @@ pub fn prepare_program(program: &[u8]) -> std::result::Result<(), i32> {
         let _ = crate::output::write_stderr("mphost: a malformed program message\n");
         return Err(1);
     };
-    let settings = Settings { name: "__mp_main__".into(), argv: message.argv, with_docs: false };
-    let program = Program { path: message.path, source: message.source };
+    let settings = Settings {
+        name: "__mp_main__".into(),
+        argv: message.argv,
+        with_docs: false,
+    };
+    let program = Program {
+        path: message.path,
+        source: message.source,
+    };
     let runtime = Runtime::create(program, settings);
     runtime.compile().map_err(|error| {
         // The parent compiled the same text: this can only be a different build of the host.
-        let _ = crate::output::write_stderr(&format!("mphost: the program doesn't compile in this process: {error}\n"));
+        let _ = crate::output::write_stderr(&format!(
+            "mphost: the program doesn't compile in this process: {error}\n"
+        ));
         1
     })
 }
@@ -200,7 +243,9 @@ pub fn run_prepared(bootstrap: Vec<u8>, fds: Vec<OwnedFd>) -> i32 {
     ending::forget_parent();
     match prologue(&bootstrap, fds) {
         Ok((ast, mut scope)) => {
-            let result = runtime().engine().eval_ast_with_scope::<Dynamic>(&mut scope, &ast);
+            let result = runtime()
+                .engine()
+                .eval_ast_with_scope::<Dynamic>(&mut scope, &ast);
             match result {
                 Ok(_) => EXIT.get(),
                 Err(error) => ending::report_uncaught(&error),
@@ -227,10 +272,18 @@ pub fn call_function(name: &str) -> std::result::Result<Dynamic, Box<EvalAltResu
         })
         .cloned()
         .collect();
-    statements.extend(compile(&format!("{name}();")).map_err(|e| e.into_rhai(None, Position::NONE))?.statements().iter().cloned());
+    statements.extend(
+        compile(&format!("{name}();"))
+            .map_err(|e| e.into_rhai(None, Position::NONE))?
+            .statements()
+            .iter()
+            .cloned(),
+    );
     let mut call = AST::new(statements, ast.shared_lib().clone());
     call.set_source(runtime.program().path.as_str());
-    runtime.engine().eval_ast_with_scope(&mut Scope::new(), &call)
+    runtime
+        .engine()
+        .eval_ast_with_scope(&mut Scope::new(), &call)
 }
 
 fn compile(text: &str) -> Result<AST> {
@@ -246,10 +299,18 @@ pub const ENTER: &str = "__enter_task";
 /// Registered in every engine: reads the task that is pending and runs it.
 pub(super) fn enter(ctx: &NativeCallContext<'_>) -> Result {
     let Some((bootstrap, fds)) = PENDING.take() else {
-        return Err(raise(Kind::RuntimeError, "this call is made by the host itself when a process begins"));
+        return Err(raise(
+            Kind::RuntimeError,
+            "this call is made by the host itself when a process begins",
+        ));
     };
-    let task = Decoder::new(&bootstrap, fds, References::Granted).and_then(|mut decoder| read_task(&mut decoder));
-    if let Ok(Task { head: Head { cwd: Some(cwd), .. }, .. }) = &task {
+    let task = Decoder::new(&bootstrap, fds, References::Granted)
+        .and_then(|mut decoder| read_task(&mut decoder));
+    if let Ok(Task {
+        head: Head { cwd: Some(cwd), .. },
+        ..
+    }) = &task
+    {
         // The directory may be gone: then the child stays where it is, as any program would.
         let _ = std::env::set_current_dir(cwd);
     }
@@ -296,7 +357,12 @@ fn prologue(bootstrap: &[u8], mut fds: Vec<OwnedFd>) -> Result<(AST, Scope<'stat
         let by_name = compile("eval(\"let __by_name = ();\");")?;
         statements.splice(0..0, by_name.statements().iter().cloned());
     }
-    statements.extend(compile(&format!("{ENTER}();"))?.statements().iter().cloned());
+    statements.extend(
+        compile(&format!("{ENTER}();"))?
+            .statements()
+            .iter()
+            .cloned(),
+    );
     let mut ast_of_child = AST::new(statements, ast.shared_lib().clone());
     ast_of_child.set_source(runtime.program().path.as_str());
     Ok((ast_of_child, Scope::new()))
@@ -309,8 +375,15 @@ fn read_constants(message: &[u8], fds: Vec<OwnedFd>) -> Result<Constants> {
     let mut constants = Vec::new();
     loop {
         let name = decoder.value()?;
-        let Ok(name) = name.into_string() else { return Ok(constants) };
-        let value = decoder.value()?.as_bool().unwrap_or(false).then(|| decoder.value()).transpose()?;
+        let Ok(name) = name.into_string() else {
+            return Ok(constants);
+        };
+        let value = decoder
+            .value()?
+            .as_bool()
+            .unwrap_or(false)
+            .then(|| decoder.value())
+            .transpose()?;
         constants.push((name, value));
     }
 }
@@ -319,13 +392,20 @@ fn read_constants(message: &[u8], fds: Vec<OwnedFd>) -> Result<Constants> {
 pub(super) fn run_here(process: &Process, ctx: &NativeCallContext<'_>) -> Result {
     let (target, mut args, kwargs, run) = {
         let state = process.0.borrow();
-        (state.target.clone(), state.args.clone(), state.kwargs.clone(), state.run.clone())
+        (
+            state.target.clone(),
+            state.args.clone(),
+            state.kwargs.clone(),
+            state.run.clone(),
+        )
     };
     if let Some(run) = run {
         let mut this = process.clone().into_dynamic();
         return Ok(run.call_raw(ctx, Some(&mut this), Vec::new())?);
     }
-    let Some(target) = target else { return Ok(Dynamic::UNIT) };
+    let Some(target) = target else {
+        return Ok(Dynamic::UNIT);
+    };
     if let Some(kwargs) = kwargs {
         args.push(Dynamic::from_map(kwargs));
     }

@@ -32,7 +32,10 @@ pub fn reap() {
 }
 
 /// Ends this process: exit handlers, children, the report of an uncaught error. Returns the exit code.
-pub fn finish(result: std::result::Result<(), Box<EvalAltResult>>, ctx: &NativeCallContext<'_>) -> i32 {
+pub fn finish(
+    result: std::result::Result<(), Box<EvalAltResult>>,
+    ctx: &NativeCallContext<'_>,
+) -> i32 {
     let mut code = match result {
         Ok(()) => 0,
         Err(error) => report_uncaught(&error),
@@ -63,7 +66,9 @@ fn end_children() -> Result<()> {
     }
     // Children may have been started meanwhile, by a callback.
     loop {
-        let Some(child) = children().into_iter().next() else { return Ok(()) };
+        let Some(child) = children().into_iter().next() else {
+            return Ok(());
+        };
         child.wait(Deadline::NEVER)?;
         child.refresh();
     }
@@ -76,7 +81,9 @@ pub fn kill_children() {
     }
     for child in children() {
         // It can't refuse SIGKILL; an interrupt here changes nothing.
-        while let Err(Error::Core(mphost_core::error::CoreError::Interrupted(_))) = child.wait(Deadline::NEVER) {}
+        while let Err(Error::Core(mphost_core::error::CoreError::Interrupted(_))) =
+            child.wait(Deadline::NEVER)
+        {}
         child.refresh();
     }
 }
@@ -106,7 +113,9 @@ impl Process {
         if self.refresh().is_some() {
             return Ok(true);
         }
-        let Some(slot) = self.slot() else { return Ok(true) };
+        let Some(slot) = self.slot() else {
+            return Ok(true);
+        };
         let ended = table::join(slot, deadline, crate::with::position())?;
         self.refresh();
         Ok(ended)
@@ -131,12 +140,21 @@ pub fn report_uncaught(error: &EvalAltResult) -> i32 {
     if super::own(|own| own.parent.is_some()) {
         text = format!("Process {}:\n", current.name());
     }
-    text.push_str(&traceback::format(error, &program.path, "<script>", &mut sources));
+    text.push_str(&traceback::format(
+        error,
+        &program.path,
+        "<script>",
+        &mut sources,
+    ));
     let _ = crate::output::write_stderr(&text);
     let interrupted = crate::error::thrown_value(error, None)
         .read_lock::<ScriptError>()
         .is_some_and(|error| error.kind() == Kind::KeyboardInterrupt);
-    if interrupted && super::own(|own| own.parent.is_none()) { INTERRUPTED } else { 1 }
+    if interrupted && super::own(|own| own.parent.is_none()) {
+        INTERRUPTED
+    } else {
+        1
+    }
 }
 
 /// Python's rules: a number's low 8 bits, true is 1, `()` is 0, anything else goes to stderr and is 1.

@@ -28,7 +28,10 @@ pub(crate) fn construct(call: &mut Call<'_>, method: Option<Method>) -> Result<P
     }
     let group = call.take(5);
     if !group.is_unit() {
-        return Err(raise(Kind::AssertionError, "group argument must be None for now"));
+        return Err(raise(
+            Kind::AssertionError,
+            "group argument must be None for now",
+        ));
     }
     let name = match call.take(3) {
         name if name.is_unit() => None,
@@ -55,10 +58,11 @@ fn name_text(value: &Dynamic) -> Result<String> {
 }
 
 /// `Process(target, args, options)`: all names of Python's constructor, and `run` with fields of its own.
-pub(crate) const SIGNATURE: &str =
-    "Process(target: callable = (), args: array = [], *, kwargs: map = (), name: any = (), daemon: bool = (), group: any = (), **fields)";
+pub(crate) const SIGNATURE: &str = "Process(target: callable = (), args: array = [], *, kwargs: map = (), name: any = (), daemon: bool = (), group: any = (), **fields)";
 
-const FIELDS: [&str; 9] = ["name", "pid", "ident", "exitcode", "daemon", "authkey", "sentinel", "start", "join"];
+const FIELDS: [&str; 9] = [
+    "name", "pid", "ident", "exitcode", "daemon", "authkey", "sentinel", "start", "join",
+];
 
 /// Registers this room.
 pub fn register(registry: &mut Registry) {
@@ -85,14 +89,26 @@ pub fn register(registry: &mut Registry) {
         "This process. Its fields stay for the life of the process: a pool's initializer can leave there what its tasks need.",
         |_| Ok(current().into_dynamic()),
     );
-    registry.constructor("parent_process()", "The process that started this one, or `()` in the main process.", |_| {
-        Ok(own(|own| own.parent.clone()).map_or(Dynamic::UNIT, Process::into_dynamic))
+    registry.constructor(
+        "parent_process()",
+        "The process that started this one, or `()` in the main process.",
+        |_| Ok(own(|own| own.parent.clone()).map_or(Dynamic::UNIT, Process::into_dynamic)),
+    );
+    registry.constructor(
+        "active_children()",
+        "The children that are alive; those that have ended are joined by the way.",
+        |_| {
+            ending::reap();
+            Ok(children()
+                .into_iter()
+                .map(Process::into_dynamic)
+                .collect::<rhai::Array>()
+                .into())
+        },
+    );
+    registry.function("", child_enter(), "The host's own.", |call| {
+        child::enter(call.ctx)
     });
-    registry.constructor("active_children()", "The children that are alive; those that have ended are joined by the way.", |_| {
-        ending::reap();
-        Ok(children().into_iter().map(Process::into_dynamic).collect::<rhai::Array>().into())
-    });
-    registry.function("", child_enter(), "The host's own.", |call| child::enter(call.ctx));
     methods(registry);
     properties(registry);
 }
@@ -151,9 +167,11 @@ fn methods(registry: &mut Registry) {
 fn properties(registry: &mut Registry) {
     registry
         .class::<Process>("Process")
-        .getter("name", "Its name: `Process-1`, a grandchild's `Process-1:1`, or one of its own.", |call| {
-            Ok(call.this::<Process>().open()?.name().into())
-        })
+        .getter(
+            "name",
+            "Its name: `Process-1`, a grandchild's `Process-1:1`, or one of its own.",
+            |call| Ok(call.this::<Process>().open()?.name().into()),
+        )
         .setter("name", |call| {
             let name = name_text(&call.take(0))?;
             let process = call.this::<Process>();
@@ -165,18 +183,28 @@ fn properties(registry: &mut Registry) {
         })
         .getter("pid", "Its process id, `()` before the start.", pid)
         .getter("ident", "The same as `pid`.", pid)
-        .getter("exitcode", "`()` while it runs; -N when signal N ended it; else what it exited with.", |call| {
-            let process = call.this::<Process>().open()?;
-            Ok(process.exitcode().map_or(Dynamic::UNIT, |code| i64::from(code).into()))
-        })
-        .getter("daemon", "Whether it is ended with its parent; can be set before the start only.", |call| {
-            Ok(call.this::<Process>().open()?.is_daemon().into())
-        })
+        .getter(
+            "exitcode",
+            "`()` while it runs; -N when signal N ended it; else what it exited with.",
+            |call| {
+                let process = call.this::<Process>().open()?;
+                Ok(process
+                    .exitcode()
+                    .map_or(Dynamic::UNIT, |code| i64::from(code).into()))
+            },
+        )
+        .getter(
+            "daemon",
+            "Whether it is ended with its parent; can be set before the start only.",
+            |call| Ok(call.this::<Process>().open()?.is_daemon().into()),
+        )
         .setter("daemon", |call| {
-            let daemon = call
-                .take(0)
-                .as_bool()
-                .map_err(|got| raise(Kind::TypeError, format!("'daemon' must be true or false, not {got}")))?;
+            let daemon = call.take(0).as_bool().map_err(|got| {
+                raise(
+                    Kind::TypeError,
+                    format!("'daemon' must be true or false, not {got}"),
+                )
+            })?;
             let process = call.this::<Process>().open()?;
             if !matches!(process.0.borrow().phase, Phase::Initial) {
                 return Err(raise(Kind::AssertionError, "process has already started"));
@@ -184,58 +212,99 @@ fn properties(registry: &mut Registry) {
             process.0.borrow_mut().daemon = daemon;
             Ok(Dynamic::UNIT)
         })
-        .getter("authkey", "The key that its connections authenticate with, a blob; inherited from its parent.", |call| {
-            let key = call.this::<Process>().open()?.0.borrow().authkey.clone();
-            Ok(Dynamic::from_blob(key))
-        })
+        .getter(
+            "authkey",
+            "The key that its connections authenticate with, a blob; inherited from its parent.",
+            |call| {
+                let key = call.this::<Process>().open()?.0.borrow().authkey.clone();
+                Ok(Dynamic::from_blob(key))
+            },
+        )
         .setter("authkey", |call| {
             let value = call.take(0);
-            let key = match (value.read_lock::<rhai::Blob>(), value.read_lock::<ImmutableString>()) {
+            let key = match (
+                value.read_lock::<rhai::Blob>(),
+                value.read_lock::<ImmutableString>(),
+            ) {
                 (Some(blob), _) => blob.clone(),
                 (_, Some(text)) => text.as_bytes().to_vec(),
-                _ => return Err(raise(Kind::TypeError, "'authkey' must be a string or a blob")),
+                _ => {
+                    return Err(raise(
+                        Kind::TypeError,
+                        "'authkey' must be a string or a blob",
+                    ));
+                }
             };
             call.this::<Process>().open()?.0.borrow_mut().authkey = key;
             Ok(Dynamic::UNIT)
         })
-        .getter("sentinel", "A number that `mp::connection::wait` finds ready when the process has ended.", |call| {
-            Ok(i64::from(call.this::<Process>().open()?.sentinel()?).into())
-        })
-        .index_getter("A field that was given to the constructor or set before.", |call| {
-            let name = field_name(&call.take(0))?;
-            let process = call.this::<Process>().open()?;
-            let state = process.0.borrow();
-            state.fields.get(name.as_str()).cloned().ok_or_else(|| {
-                let known = state.fields.keys().map(AsRef::as_ref).chain(FIELDS);
-                let hint = suggest(&name, known);
-                raise(Kind::AttributeError, format!("'Process' object has no attribute '{name}'{hint}"))
-            })
-        })
+        .getter(
+            "sentinel",
+            "A number that `mp::connection::wait` finds ready when the process has ended.",
+            |call| Ok(i64::from(call.this::<Process>().open()?.sentinel()?).into()),
+        )
+        .index_getter(
+            "A field that was given to the constructor or set before.",
+            |call| {
+                let name = field_name(&call.take(0))?;
+                let process = call.this::<Process>().open()?;
+                let state = process.0.borrow();
+                state.fields.get(name.as_str()).cloned().ok_or_else(|| {
+                    let known = state.fields.keys().map(AsRef::as_ref).chain(FIELDS);
+                    let hint = suggest(&name, known);
+                    raise(
+                        Kind::AttributeError,
+                        format!("'Process' object has no attribute '{name}'{hint}"),
+                    )
+                })
+            },
+        )
         .index_setter(|call| {
             let name = field_name(&call.take(0))?;
             let value = call.take(1);
-            call.this::<Process>().open()?.0.borrow_mut().fields.insert(name.as_str().into(), value);
+            call.this::<Process>()
+                .open()?
+                .0
+                .borrow_mut()
+                .fields
+                .insert(name.as_str().into(), value);
             Ok(Dynamic::UNIT)
         });
 }
 
 fn field_name(value: &Dynamic) -> Result<String> {
-    value.read_lock::<ImmutableString>().map(|name| name.to_string()).ok_or_else(|| {
-        raise(Kind::TypeError, "a process is indexed by the name of a field, a string")
-    })
+    value
+        .read_lock::<ImmutableString>()
+        .map(|name| name.to_string())
+        .ok_or_else(|| {
+            raise(
+                Kind::TypeError,
+                "a process is indexed by the name of a field, a string",
+            )
+        })
 }
 
 fn pid(call: &mut Call<'_>) -> Result {
-    Ok(call.this::<Process>().open()?.pid().map_or(Dynamic::UNIT, |pid| i64::from(pid).into()))
+    Ok(call
+        .this::<Process>()
+        .open()?
+        .pid()
+        .map_or(Dynamic::UNIT, |pid| i64::from(pid).into()))
 }
 
 fn signal(process: &Process, signal: Signal) -> Result {
     process.check_open()?;
     if matches!(process.0.borrow().phase, Phase::Initial) {
-        return Err(raise(Kind::AttributeError, "the process hasn't been started: there is nothing to signal"));
+        return Err(raise(
+            Kind::AttributeError,
+            "the process hasn't been started: there is nothing to signal",
+        ));
     }
     if process.0.borrow().owner != std::process::id() {
-        return Err(raise(Kind::AssertionError, "can only signal a child process"));
+        return Err(raise(
+            Kind::AssertionError,
+            "can only signal a child process",
+        ));
     }
     process.signal(signal);
     Ok(Dynamic::UNIT)
@@ -253,7 +322,10 @@ impl Process {
             return Err(raise(Kind::AssertionError, "can only join a child process"));
         }
         if matches!(state.phase, Phase::Initial) {
-            return Err(raise(Kind::AssertionError, "can only join a started process"));
+            return Err(raise(
+                Kind::AssertionError,
+                "can only join a started process",
+            ));
         }
         Ok(())
     }
@@ -305,7 +377,12 @@ fn show(process: &Process) -> String {
         text.push_str(&format!(" pid={pid}"));
     }
     if !matches!(state.phase, Phase::Parent { .. } | Phase::Closed) {
-        text.push_str(&format!(" parent={}", own(|own| own.parent.as_ref().and_then(Process::pid)).filter(|_| matches!(state.phase, Phase::Current)).unwrap_or_else(|| nix::unistd::getpid().as_raw())));
+        text.push_str(&format!(
+            " parent={}",
+            own(|own| own.parent.as_ref().and_then(Process::pid))
+                .filter(|_| matches!(state.phase, Phase::Current))
+                .unwrap_or_else(|| nix::unistd::getpid().as_raw())
+        ));
     }
     let status = match (&state.phase, exitcode) {
         (Phase::Initial, _) => "initial".to_owned(),

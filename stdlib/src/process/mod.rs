@@ -124,10 +124,18 @@ pub fn become_process(identity: Identity) -> Process {
     current.daemon = identity.daemon;
     current.fields = identity.fields;
     let current = Process(Rc::new(RefCell::new(current)));
-    let parent = identity
-        .parent
-        .map(|(name, pid, slot)| Process(Rc::new(RefCell::new(state(name, Phase::Parent { slot, pid })))));
-    let own = Own { current: current.clone(), parent, children: Vec::new(), started: 0 };
+    let parent = identity.parent.map(|(name, pid, slot)| {
+        Process(Rc::new(RefCell::new(state(
+            name,
+            Phase::Parent { slot, pid },
+        ))))
+    });
+    let own = Own {
+        current: current.clone(),
+        parent,
+        children: Vec::new(),
+        started: 0,
+    };
     OWN.with_borrow_mut(|slot| {
         if let Some(old) = slot.replace(own) {
             // The parent's objects, in a forked child: dropping them would close descriptors that have other owners by now.
@@ -144,11 +152,20 @@ pub fn become_process(identity: Identity) -> Process {
 pub fn become_main() -> Result<Process> {
     let mut authkey = vec![0; 32];
     mphost_core::random::fill(&mut authkey)?;
-    Ok(become_process(Identity { name: "MainProcess".into(), authkey, ..Identity::default() }))
+    Ok(become_process(Identity {
+        name: "MainProcess".into(),
+        authkey,
+        ..Identity::default()
+    }))
 }
 
 fn own<T>(look: impl FnOnce(&mut Own) -> T) -> T {
-    OWN.with_borrow_mut(|own| look(own.as_mut().expect("every process says what it is before a script runs")))
+    OWN.with_borrow_mut(|own| {
+        look(
+            own.as_mut()
+                .expect("every process says what it is before a script runs"),
+        )
+    })
 }
 
 /// This process's own object.
@@ -219,9 +236,15 @@ impl Process {
             let mut identity = parent.identity.clone();
             identity.push(own.started);
             let numbers: Vec<String> = identity.iter().map(u32::to_string).collect();
-            let prefix = if blueprint.prefix.is_empty() { "Process" } else { blueprint.prefix };
+            let prefix = if blueprint.prefix.is_empty() {
+                "Process"
+            } else {
+                blueprint.prefix
+            };
             Process(Rc::new(RefCell::new(State {
-                name: blueprint.name.unwrap_or_else(|| format!("{prefix}-{}", numbers.join(":"))),
+                name: blueprint
+                    .name
+                    .unwrap_or_else(|| format!("{prefix}-{}", numbers.join(":"))),
                 target: blueprint.target,
                 args: blueprint.args,
                 kwargs: blueprint.kwargs,
@@ -256,7 +279,9 @@ impl Process {
     #[must_use]
     pub fn pid(&self) -> Option<i32> {
         match self.0.borrow().phase {
-            Phase::Started { pid, .. } | Phase::Ended { pid, .. } | Phase::Parent { pid, .. } => Some(pid),
+            Phase::Started { pid, .. } | Phase::Ended { pid, .. } | Phase::Parent { pid, .. } => {
+                Some(pid)
+            }
             Phase::Current => Some(nix::unistd::getpid().as_raw()),
             Phase::Initial | Phase::Closed => None,
         }

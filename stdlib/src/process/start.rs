@@ -33,7 +33,10 @@ impl Process {
                 ));
             }
             if me.0.borrow().daemon {
-                return Err(raise(Kind::AssertionError, "daemonic processes are not allowed to have children"));
+                return Err(raise(
+                    Kind::AssertionError,
+                    "daemonic processes are not allowed to have children",
+                ));
             }
         }
         super::ending::reap();
@@ -68,13 +71,18 @@ impl Process {
             method: method as u8,
             default_method: super::method() as u8,
             method_set: super::METHOD.get().is_some(),
-            cwd: (method != Method::Fork).then(std::env::current_dir).and_then(std::result::Result::ok),
+            cwd: (method != Method::Fork)
+                .then(std::env::current_dir)
+                .and_then(std::result::Result::ok),
         };
         child::write_head(&mut encoder, &identity)?;
         let target = state.target.clone().map_or(Dynamic::UNIT, Dynamic::from);
         encoder.value_at("target", &target)?;
         encoder.value_at("args", &Dynamic::from_array(state.args.clone()))?;
-        let kwargs = state.kwargs.clone().map_or(Dynamic::UNIT, Dynamic::from_map);
+        let kwargs = state
+            .kwargs
+            .clone()
+            .map_or(Dynamic::UNIT, Dynamic::from_map);
         encoder.value_at("kwargs", &kwargs)?;
         let run = state.run.clone().map_or(Dynamic::UNIT, Dynamic::from);
         encoder.value_at("run", &run)?;
@@ -102,11 +110,23 @@ fn launch(
         Method::Spawn => child::join_messages(Some(&program_message()), task, constants),
     };
     let handles = [task.handles(), constants.handles()].concat();
-    let fds: Vec<BorrowedFd<'_>> = task.borrowed_fds()?.into_iter().chain(constants.borrowed_fds()?).collect();
+    let fds: Vec<BorrowedFd<'_>> = task
+        .borrowed_fds()?
+        .into_iter()
+        .chain(constants.borrowed_fds()?)
+        .collect();
     let slot = table::allocate(&name, session().me(), daemon, method as u8)?;
-    let job = Job { slot, bootstrap: &bootstrap, fds: &fds, kept: constants.fds().len() };
-    let started = table::grant(slot, &handles)
-        .and_then(|()| process::start(method, job, &mut |own| child::run_copy(task.bytes(), own, ctx)));
+    let job = Job {
+        slot,
+        bootstrap: &bootstrap,
+        fds: &fds,
+        kept: constants.fds().len(),
+    };
+    let started = table::grant(slot, &handles).and_then(|()| {
+        process::start(method, job, &mut |own| {
+            child::run_copy(task.bytes(), own, ctx)
+        })
+    });
     match started {
         Ok(pid) => Ok((slot, pid)),
         Err(error) => {

@@ -83,7 +83,9 @@ pub(super) fn memory(value: &Dynamic) -> Option<Block> {
     if let Some(array) = value.read_lock::<Array>() {
         return Some(array.cells().block.clone());
     }
-    value.read_lock::<RawArray>().map(|array| array.cells().block.clone())
+    value
+        .read_lock::<RawArray>()
+        .map(|array| array.cells().block.clone())
 }
 
 pub(super) fn register(registry: &mut Registry) {
@@ -117,20 +119,35 @@ pub(super) fn register(registry: &mut Registry) {
     Guard::methods(&mut class, |array| &array.0.1);
     class
         .display(|array| {
-            let kind = if array.cells().code == TypeCode::Char { "SynchronizedString" } else { "SynchronizedArray" };
-            format!("<{kind} wrapper for {}>", array.cells().show_array(array.object()))
+            let kind = if array.cells().code == TypeCode::Char {
+                "SynchronizedString"
+            } else {
+                "SynchronizedArray"
+            };
+            format!(
+                "<{kind} wrapper for {}>",
+                array.cells().show_array(array.object())
+            )
         })
-        .method("get_lock()", "The lock.", |call| Ok(call.this::<Array>().0.1.value()))
-        .method("get_obj()", "The numbers without their lock: a RawArray.", |call| {
-            Ok(Dynamic::from(call.this::<Array>().0.0.clone()))
-        });
+        .method("get_lock()", "The lock.", |call| {
+            Ok(call.this::<Array>().0.1.value())
+        })
+        .method(
+            "get_obj()",
+            "The numbers without their lock: a RawArray.",
+            |call| Ok(Dynamic::from(call.this::<Array>().0.0.clone())),
+        );
     fast(registry.module(""), |array: &Array| array.cells());
 }
 
 impl Cells {
     fn show_array(&self, object: &ObjRef) -> String {
         let name = self.code.c_name();
-        format!("<multiprocessing.sharedctypes.{name}_Array_{} object at {:#x}>", self.len, handle::identity(object))
+        format!(
+            "<multiprocessing.sharedctypes.{name}_Array_{} object at {:#x}>",
+            self.len,
+            handle::identity(object)
+        )
     }
 }
 
@@ -139,8 +156,12 @@ fn create(call: &mut Call<'_>) -> Result<RawArray> {
     let given = call.take(1);
     let position = places::of_call(call.ctx);
     let cells = if let Ok(size) = given.as_int() {
-        let size = usize::try_from(size)
-            .map_err(|_| raise(Kind::ValueError, format!("Array(): the size must not be negative, as {size} is")))?;
+        let size = usize::try_from(size).map_err(|_| {
+            raise(
+                Kind::ValueError,
+                format!("Array(): the size must not be negative, as {size} is"),
+            )
+        })?;
         Cells::create(code, size, position)?
     } else {
         let raw = match cells_of(&given) {
@@ -158,7 +179,9 @@ fn cells_of(value: &Dynamic) -> Option<Rc<Cells>> {
     if let Some(array) = value.read_lock::<Array>() {
         return Some(array.cells().clone());
     }
-    value.read_lock::<RawArray>().map(|array| array.cells().clone())
+    value
+        .read_lock::<RawArray>()
+        .map(|array| array.cells().clone())
 }
 
 fn common<T: Row>(class: &mut Class<'_, T>) {
@@ -232,7 +255,11 @@ fn text_of<'a, T: Row>(array: &'a T, attribute: &str) -> Result<&'a Rc<Cells>> {
         TypeCode::Char | TypeCode::WideChar => Ok(cells),
         code => Err(raise(
             Kind::AttributeError,
-            format!("'{}_Array_{}' object has no attribute '{attribute}'", code.c_name(), cells.len),
+            format!(
+                "'{}_Array_{}' object has no attribute '{attribute}'",
+                code.c_name(),
+                cells.len
+            ),
         )),
     }
 }
@@ -243,13 +270,23 @@ fn bytes_of<T: Row>(array: &T) -> Result<&Rc<Cells>> {
         TypeCode::Char => Ok(cells),
         code => Err(raise(
             Kind::AttributeError,
-            format!("'{}_Array_{}' object has no attribute 'raw'", code.c_name(), cells.len),
+            format!(
+                "'{}_Array_{}' object has no attribute 'raw'",
+                code.c_name(),
+                cells.len
+            ),
         )),
     }
 }
 
 fn wrong_index(index: &Dynamic) -> crate::error::Error {
-    raise(Kind::TypeError, format!("array indices must be integers or ranges, not {}", type_name(index)))
+    raise(
+        Kind::TypeError,
+        format!(
+            "array indices must be integers or ranges, not {}",
+            type_name(index)
+        ),
+    )
 }
 
 /// Indexing, by functions of exact types: nothing stands between Rhai's call and the memory but the check of the index.
@@ -258,40 +295,75 @@ fn fast<T: Row>(module: &mut rhai::Module, cells: impl Fn(&T) -> &Rc<Cells> + Co
     fn placed<V>(ctx: &NativeCallContext<'_>, result: Result<V>) -> Outcome<V> {
         result.map_err(|error| error.into_rhai(ctx.call_source(), ctx.call_position()))
     }
-    let getter = || FuncRegistration::new_index_getter().in_global_namespace().with_purity(true).with_volatility(true);
-    let setter = || FuncRegistration::new_index_setter().in_global_namespace().with_purity(true).with_volatility(true);
-    getter().set_into_module(module, move |ctx: NativeCallContext<'_>, array: &mut T, index: i64| -> Outcome {
-        placed(&ctx, cells(array).get(index))
-    });
-    getter().set_into_module(module, move |ctx: NativeCallContext<'_>, array: &mut T, range: Range<i64>| -> Outcome {
-        let cells = cells(array);
-        placed(&ctx, cells.get_range(cells.range(range.start, range.end)))
-    });
+    let getter = || {
+        FuncRegistration::new_index_getter()
+            .in_global_namespace()
+            .with_purity(true)
+            .with_volatility(true)
+    };
+    let setter = || {
+        FuncRegistration::new_index_setter()
+            .in_global_namespace()
+            .with_purity(true)
+            .with_volatility(true)
+    };
+    getter().set_into_module(
+        module,
+        move |ctx: NativeCallContext<'_>, array: &mut T, index: i64| -> Outcome {
+            placed(&ctx, cells(array).get(index))
+        },
+    );
+    getter().set_into_module(
+        module,
+        move |ctx: NativeCallContext<'_>, array: &mut T, range: Range<i64>| -> Outcome {
+            let cells = cells(array);
+            placed(&ctx, cells.get_range(cells.range(range.start, range.end)))
+        },
+    );
     getter().set_into_module(
         module,
         move |ctx: NativeCallContext<'_>, array: &mut T, range: RangeInclusive<i64>| -> Outcome {
             let cells = cells(array);
-            placed(&ctx, cells.get_range(cells.range_inclusive(*range.start(), *range.end())))
+            placed(
+                &ctx,
+                cells.get_range(cells.range_inclusive(*range.start(), *range.end())),
+            )
         },
     );
     setter().set_into_module(
         module,
-        move |ctx: NativeCallContext<'_>, array: &mut T, index: i64, value: Dynamic| -> Outcome<()> {
-            placed(&ctx, cells(array).set(index, &value))
-        },
+        move |ctx: NativeCallContext<'_>,
+              array: &mut T,
+              index: i64,
+              value: Dynamic|
+              -> Outcome<()> { placed(&ctx, cells(array).set(index, &value)) },
     );
     setter().set_into_module(
         module,
-        move |ctx: NativeCallContext<'_>, array: &mut T, range: Range<i64>, values: Dynamic| -> Outcome<()> {
+        move |ctx: NativeCallContext<'_>,
+              array: &mut T,
+              range: Range<i64>,
+              values: Dynamic|
+              -> Outcome<()> {
             let cells = cells(array);
-            placed(&ctx, cells.set_range(cells.range(range.start, range.end), &values))
+            placed(
+                &ctx,
+                cells.set_range(cells.range(range.start, range.end), &values),
+            )
         },
     );
     setter().set_into_module(
         module,
-        move |ctx: NativeCallContext<'_>, array: &mut T, range: RangeInclusive<i64>, values: Dynamic| -> Outcome<()> {
+        move |ctx: NativeCallContext<'_>,
+              array: &mut T,
+              range: RangeInclusive<i64>,
+              values: Dynamic|
+              -> Outcome<()> {
             let cells = cells(array);
-            placed(&ctx, cells.set_range(cells.range_inclusive(*range.start(), *range.end()), &values))
+            placed(
+                &ctx,
+                cells.set_range(cells.range_inclusive(*range.start(), *range.end()), &values),
+            )
         },
     );
 }

@@ -23,14 +23,26 @@ pub(crate) struct Cells {
 impl Cells {
     /// `len` new elements, all zero.
     pub(super) fn create(code: TypeCode, len: usize, position: Position) -> Result<Self> {
-        let bytes = len.checked_mul(code.size()).ok_or(mphost_core::error::CoreError::OutOfMemory)?;
-        Ok(Self { block: Block::create(bytes, position)?, code, len })
+        let bytes = len
+            .checked_mul(code.size())
+            .ok_or(mphost_core::error::CoreError::OutOfMemory)?;
+        Ok(Self {
+            block: Block::create(bytes, position)?,
+            code,
+            len,
+        })
     }
 
     /// Those that a message tells of: the attribute is the type code's letter.
-    pub(super) fn rebuild(object: ObjRef, kind: HandleKind, decoder: &mut Decoder<'_>) -> Result<Self> {
+    pub(super) fn rebuild(
+        object: ObjRef,
+        kind: HandleKind,
+        decoder: &mut Decoder<'_>,
+    ) -> Result<Self> {
         let letter = decoder.value()?;
-        let letter = letter.read_lock::<rhai::ImmutableString>().ok_or_else(|| handle::malformed(kind))?;
+        let letter = letter
+            .read_lock::<rhai::ImmutableString>()
+            .ok_or_else(|| handle::malformed(kind))?;
         let code = TypeCode::parse(&letter)?;
         let block = Block::from_ref(object)?;
         let len = block.len() / code.size();
@@ -38,19 +50,33 @@ impl Cells {
     }
 
     pub(super) fn write_code(&self, encoder: &mut Encoder) {
-        encoder.writer().str(self.code.letter().encode_utf8(&mut [0; 4]));
+        encoder
+            .writer()
+            .str(self.code.letter().encode_utf8(&mut [0; 4]));
     }
 
     /// The place of a script's index: negative ones count from the end.
     pub(super) fn index(&self, index: i64) -> Result<usize> {
-        let from_start = if index < 0 { index.saturating_add(self.length()) } else { index };
+        let from_start = if index < 0 {
+            index.saturating_add(self.length())
+        } else {
+            index
+        };
         usize::try_from(from_start)
             .ok()
             .filter(|index| *index < self.len)
-            .ok_or_else(|| raise(Kind::IndexError, format!("invalid index: {index} in an array of {}", self.len)))
+            .ok_or_else(|| {
+                raise(
+                    Kind::IndexError,
+                    format!("invalid index: {index} in an array of {}", self.len),
+                )
+            })
     }
 
-    #[expect(clippy::cast_possible_wrap, reason = "no block is longer than the address space's positive half")]
+    #[expect(
+        clippy::cast_possible_wrap,
+        reason = "no block is longer than the address space's positive half"
+    )]
     pub(super) fn length(&self) -> i64 {
         self.len as i64
     }
@@ -62,14 +88,22 @@ impl Cells {
     }
 
     fn clip(&self, at: i64) -> usize {
-        let at = if at < 0 { at.saturating_add(self.length()) } else { at };
+        let at = if at < 0 {
+            at.saturating_add(self.length())
+        } else {
+            at
+        };
         usize::try_from(at.clamp(0, self.length())).unwrap_or(0)
     }
 
     /// The same for `start..=last`.
     pub(super) fn range_inclusive(&self, start: i64, last: i64) -> Range<usize> {
         // The one behind -1 is the end, not the start.
-        let end = if last == -1 { self.length() } else { last.saturating_add(1) };
+        let end = if last == -1 {
+            self.length()
+        } else {
+            last.saturating_add(1)
+        };
         self.range(start, end)
     }
 
@@ -98,20 +132,33 @@ impl Cells {
         if raw.len() != range.len() * size {
             return Err(raise(
                 Kind::ValueError,
-                format!("Can only assign sequence of same size: {} values to {} places", raw.len() / size, range.len()),
+                format!(
+                    "Can only assign sequence of same size: {} values to {} places",
+                    raw.len() / size,
+                    range.len()
+                ),
             ));
         }
         Ok(self.block.write(range.start * size, &raw)?)
     }
 
     /// Python's `start:stop:step` as places, in order.
-    pub(super) fn stepped(&self, start: Option<i64>, stop: Option<i64>, step: i64) -> Result<Vec<usize>> {
+    pub(super) fn stepped(
+        &self,
+        start: Option<i64>,
+        stop: Option<i64>,
+        step: i64,
+    ) -> Result<Vec<usize>> {
         if step == 0 {
             return Err(raise(Kind::ValueError, "slice step cannot be zero"));
         }
         let length = self.length();
         // Going down, the place before the first is where to stop, and the last is where to start.
-        let (low, high) = if step > 0 { (0, length) } else { (-1, length - 1) };
+        let (low, high) = if step > 0 {
+            (0, length)
+        } else {
+            (-1, length - 1)
+        };
         let place = |at: Option<i64>, default: i64| match at {
             None => default,
             Some(at) if at < 0 => at.saturating_add(length).clamp(low, high),
@@ -142,7 +189,11 @@ impl Cells {
         if raw.len() != places.len() * size {
             return Err(raise(
                 Kind::ValueError,
-                format!("Can only assign sequence of same size: {} values to {} places", raw.len() / size, places.len()),
+                format!(
+                    "Can only assign sequence of same size: {} values to {} places",
+                    raw.len() / size,
+                    places.len()
+                ),
             ));
         }
         for (place, from) in places.iter().zip(raw.chunks_exact(size)) {
@@ -158,7 +209,11 @@ impl Cells {
             return Ok(text.chars().map(Dynamic::from).collect::<Array>().into());
         }
         if let Some(blob) = all.read_lock::<rhai::Blob>() {
-            return Ok(blob.iter().map(|byte| Dynamic::from_blob(vec![*byte])).collect::<Array>().into());
+            return Ok(blob
+                .iter()
+                .map(|byte| Dynamic::from_blob(vec![*byte]))
+                .collect::<Array>()
+                .into());
         }
         Ok(all)
     }
@@ -167,7 +222,10 @@ impl Cells {
     pub(super) fn text(&self) -> Result {
         let mut raw = self.raw(0..self.len)?;
         let size = self.code.size();
-        let end = raw.chunks_exact(size).position(|element| element.iter().all(|byte| *byte == 0)).unwrap_or(self.len);
+        let end = raw
+            .chunks_exact(size)
+            .position(|element| element.iter().all(|byte| *byte == 0))
+            .unwrap_or(self.len);
         raw.truncate(end * size);
         self.code.decode_all(raw)
     }
@@ -177,10 +235,18 @@ impl Cells {
         let size = self.code.size();
         let mut raw = self.code.encode_all(value)?;
         if raw.len() > self.len * size {
-            let what = if self.code == TypeCode::Char { "byte string" } else { "string" };
+            let what = if self.code == TypeCode::Char {
+                "byte string"
+            } else {
+                "string"
+            };
             return Err(raise(
                 Kind::ValueError,
-                format!("{what} too long: {} in an array of {}", raw.len() / size, self.len),
+                format!(
+                    "{what} too long: {} in an array of {}",
+                    raw.len() / size,
+                    self.len
+                ),
             ));
         }
         if raw.len() < self.len * size {

@@ -61,9 +61,15 @@ impl TypeCode {
     /// # Errors
     /// `ValueError` if there is none of that name.
     pub fn parse(text: &str) -> Result<Self> {
-        Self::ALL.into_iter().find(|code| text.as_bytes() == [*code as u8]).ok_or_else(|| {
-            raise(Kind::ValueError, format!("unknown typecode '{text}'; there are: c u b B h H i I l L q Q f d ?"))
-        })
+        Self::ALL
+            .into_iter()
+            .find(|code| text.as_bytes() == [*code as u8])
+            .ok_or_else(|| {
+                raise(
+                    Kind::ValueError,
+                    format!("unknown typecode '{text}'; there are: c u b B h H i I l L q Q f d ?"),
+                )
+            })
     }
 
     /// Its letter.
@@ -156,14 +162,24 @@ impl TypeCode {
             Self::UShort => self.narrow::<u16>(value).map(|n| bytes(&n.to_ne_bytes())),
             Self::Int => self.narrow::<i32>(value).map(|n| bytes(&n.to_ne_bytes())),
             Self::UInt => self.narrow::<u32>(value).map(|n| bytes(&n.to_ne_bytes())),
-            Self::Long | Self::LongLong => self.narrow::<i64>(value).map(|n| bytes(&n.to_ne_bytes())),
-            Self::ULong | Self::ULongLong => self.narrow::<u64>(value).map(|n| bytes(&n.to_ne_bytes())),
+            Self::Long | Self::LongLong => {
+                self.narrow::<i64>(value).map(|n| bytes(&n.to_ne_bytes()))
+            }
+            Self::ULong | Self::ULongLong => {
+                self.narrow::<u64>(value).map(|n| bytes(&n.to_ne_bytes()))
+            }
             Self::Float => {
                 let wide = self.number(value)?;
-                #[expect(clippy::cast_possible_truncation, reason = "single precision is what the code asks for; infinity is checked")]
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    reason = "single precision is what the code asks for; infinity is checked"
+                )]
                 let single = wide as f32;
                 if single.is_infinite() && wide.is_finite() {
-                    return Err(raise(Kind::OverflowError, format!("{wide} is too large for typecode 'f' (c_float)")));
+                    return Err(raise(
+                        Kind::OverflowError,
+                        format!("{wide} is too large for typecode 'f' (c_float)"),
+                    ));
                 }
                 Ok(bytes(&single.to_ne_bytes()))
             }
@@ -204,7 +220,12 @@ impl TypeCode {
         if let Some(text) = values.read_lock::<ImmutableString>() {
             match self {
                 Self::Char => return Ok(text.as_bytes().to_vec()),
-                Self::WideChar => return Ok(text.chars().flat_map(|letter| u32::from(letter).to_ne_bytes()).collect()),
+                Self::WideChar => {
+                    return Ok(text
+                        .chars()
+                        .flat_map(|letter| u32::from(letter).to_ne_bytes())
+                        .collect());
+                }
                 _ => {}
             }
         }
@@ -234,7 +255,10 @@ impl TypeCode {
         macro_rules! numbers {
             ($of:ty, $make:expr) => {{
                 let (chunks, _) = raw.as_chunks::<{ size_of::<$of>() }>();
-                let values: Result<Array> = chunks.iter().map(|chunk| $make(<$of>::from_ne_bytes(*chunk))).collect();
+                let values: Result<Array> = chunks
+                    .iter()
+                    .map(|chunk| $make(<$of>::from_ne_bytes(*chunk)))
+                    .collect();
                 values.map(Dynamic::from_array)
             }};
         }
@@ -242,7 +266,11 @@ impl TypeCode {
             Self::Char => Ok(Dynamic::from_blob(raw)),
             Self::WideChar => {
                 let (chunks, _) = raw.as_chunks::<4>();
-                Ok(chunks.iter().map(|chunk| wide(u32::from_ne_bytes(*chunk))).collect::<String>().into())
+                Ok(chunks
+                    .iter()
+                    .map(|chunk| wide(u32::from_ne_bytes(*chunk)))
+                    .collect::<String>()
+                    .into())
             }
             Self::Byte => numbers!(i8, |n| Ok(i64::from(n).into())),
             Self::UByte => numbers!(u8, |n| Ok(i64::from(n).into())),
@@ -261,18 +289,31 @@ impl TypeCode {
     fn narrow<T: TryFrom<i64>>(self, value: &Dynamic) -> Result<T> {
         let int = match value.as_int() {
             Ok(int) => int,
-            Err(_) => i64::from(value.as_bool().map_err(|_| self.wrong_type("a whole number", value))?),
+            Err(_) => i64::from(
+                value
+                    .as_bool()
+                    .map_err(|_| self.wrong_type("a whole number", value))?,
+            ),
         };
         T::try_from(int).map_err(|_| {
             let (low, high) = self.range();
-            raise(Kind::OverflowError, format!("{int} is out of range for typecode '{}' ({}): {low} to {high}", self.letter(), self.c_name()))
+            raise(
+                Kind::OverflowError,
+                format!(
+                    "{int} is out of range for typecode '{}' ({}): {low} to {high}",
+                    self.letter(),
+                    self.c_name()
+                ),
+            )
         })
     }
 
     fn range(self) -> (i128, i128) {
         let bits = self.size() * 8;
         match self {
-            Self::UByte | Self::UShort | Self::UInt | Self::ULong | Self::ULongLong => (0, (1 << bits) - 1),
+            Self::UByte | Self::UShort | Self::UInt | Self::ULong | Self::ULongLong => {
+                (0, (1 << bits) - 1)
+            }
             _ => (-(1 << (bits - 1)), (1 << (bits - 1)) - 1),
         }
     }
@@ -305,19 +346,33 @@ impl TypeCode {
         {
             return Ok(byte);
         }
-        Err(self.wrong_type("one byte (a blob of length 1, an ASCII character or 0 to 255)", value))
+        Err(self.wrong_type(
+            "one byte (a blob of length 1, an ASCII character or 0 to 255)",
+            value,
+        ))
     }
 
     fn unsigned(self, number: u64) -> Result<Dynamic> {
         i64::try_from(number).map(Dynamic::from).map_err(|_| {
-            raise(Kind::OverflowError, format!("{number} in shared memory (typecode '{}') is beyond a script's integers", self.letter()))
+            raise(
+                Kind::OverflowError,
+                format!(
+                    "{number} in shared memory (typecode '{}') is beyond a script's integers",
+                    self.letter()
+                ),
+            )
         })
     }
 
     fn wrong_type(self, expected: &str, value: &Dynamic) -> Error {
         raise(
             Kind::TypeError,
-            format!("typecode '{}' ({}) takes {expected}, not {}", self.letter(), self.c_name(), type_name(value)),
+            format!(
+                "typecode '{}' ({}) takes {expected}, not {}",
+                self.letter(),
+                self.c_name(),
+                type_name(value)
+            ),
         )
     }
 }

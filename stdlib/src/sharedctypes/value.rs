@@ -107,10 +107,14 @@ pub(super) fn register(registry: &mut Registry) {
     Guard::methods(&mut class, |value| &value.0.1);
     class
         .display(|value| format!("<Synchronized wrapper for {}>", value.cell().show()))
-        .method("get_lock()", "The lock.", |call| Ok(call.this::<Value>().0.1.value()))
-        .method("get_obj()", "The number without its lock: a RawValue.", |call| {
-            Ok(Dynamic::from(call.this::<Value>().0.0.clone()))
-        });
+        .method("get_lock()", "The lock.", |call| {
+            Ok(call.this::<Value>().0.1.value())
+        })
+        .method(
+            "get_obj()",
+            "The number without its lock: a RawValue.",
+            |call| Ok(Dynamic::from(call.this::<Value>().0.0.clone())),
+        );
 }
 
 fn create(call: &mut crate::api::Call<'_>) -> Result<RawValue> {
@@ -125,11 +129,15 @@ fn create(call: &mut crate::api::Call<'_>) -> Result<RawValue> {
 fn common<T: Cell>(class: &mut Class<'_, T>) {
     handle::register(class);
     class
-        .getter("value", "The number; for 'c' a blob of one byte, for 'u' a character, for '?' true or false.", |call| {
-            let value = call.this::<T>();
-            let cells = value.cell();
-            cells.code.load(&cells.block, 0)
-        })
+        .getter(
+            "value",
+            "The number; for 'c' a blob of one byte, for 'u' a character, for '?' true or false.",
+            |call| {
+                let value = call.this::<T>();
+                let cells = value.cell();
+                cells.code.load(&cells.block, 0)
+            },
+        )
         .setter("value", |call| {
             let value = call.this::<T>();
             let cells = value.cell();

@@ -28,9 +28,15 @@ impl Handle for Event {
 
 /// Registers it.
 pub(super) fn register(registry: &mut Registry) {
-    registry.constructor("Event()", "A flag that processes can set, clear and wait for.", |call| {
-        Ok(Dynamic::from(Event(event::Event::create(places::of_call(call.ctx))?)))
-    });
+    registry.constructor(
+        "Event()",
+        "A flag that processes can set, clear and wait for.",
+        |call| {
+            Ok(Dynamic::from(Event(event::Event::create(
+                places::of_call(call.ctx),
+            )?)))
+        },
+    );
     let mut class = registry.class::<Event>("Event");
     handle::register(&mut class);
     class
@@ -42,21 +48,31 @@ pub(super) fn register(registry: &mut Registry) {
             };
             format!("<Event at {:#x} {state}>", handle::identity(event.object()))
         })
-        .method("set()", "Sets the flag and releases everybody who waits for it.", |call| {
-            call.this::<Event>().0.set()?;
-            Ok(Dynamic::UNIT)
-        })
+        .method(
+            "set()",
+            "Sets the flag and releases everybody who waits for it.",
+            |call| {
+                call.this::<Event>().0.set()?;
+                Ok(Dynamic::UNIT)
+            },
+        )
         .method("clear()", "Clears the flag.", |call| {
             call.this::<Event>().0.clear()?;
             Ok(Dynamic::UNIT)
         })
-        .method("is_set()", "The flag.", |call| Ok(Dynamic::from(call.this::<Event>().0.is_set()?)))
+        .method("is_set()", "The flag.", |call| {
+            Ok(Dynamic::from(call.this::<Event>().0.is_set()?))
+        })
         .method(
             "wait(timeout: seconds = ())",
             "Waits until the flag is set, with `timeout` at most that long; gives the flag.",
             |call| {
                 let deadline = handle::timeout(call, 0);
-                Ok(Dynamic::from(call.this::<Event>().0.wait(deadline, places::of_call(call.ctx))?))
+                Ok(Dynamic::from(
+                    call.this::<Event>()
+                        .0
+                        .wait(deadline, places::of_call(call.ctx))?,
+                ))
             },
         );
 }

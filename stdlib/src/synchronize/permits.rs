@@ -129,20 +129,30 @@ pub(super) fn register(registry: &mut Registry) {
     registry.constructor(
         "Semaphore(value: int = 1)",
         "A counter that `acquire` lowers, waiting while it is 0, and `release` raises.",
-        |call| made(permit::Semaphore::create(call.int(0).unwrap_or(1), places::of_call(call.ctx)).map(Semaphore)),
+        |call| {
+            made(
+                permit::Semaphore::create(call.int(0).unwrap_or(1), places::of_call(call.ctx))
+                    .map(Semaphore),
+            )
+        },
     );
     registry.constructor(
         "BoundedSemaphore(value: int = 1)",
         "A semaphore that can't be released above its first value, and whose holders are known.",
         |call| {
             let value = call.int(0).unwrap_or(1);
-            made(permit::BoundedSemaphore::create(value, places::of_call(call.ctx)).map(BoundedSemaphore))
+            made(
+                permit::BoundedSemaphore::create(value, places::of_call(call.ctx))
+                    .map(BoundedSemaphore),
+            )
         },
     );
     methods(&mut registry.class::<Lock>("Lock"));
     methods(&mut registry.class::<RLock>("RLock"));
     for_semaphores(methods(&mut registry.class::<Semaphore>("Semaphore")));
-    for_semaphores(methods(&mut registry.class::<BoundedSemaphore>("BoundedSemaphore")));
+    for_semaphores(methods(
+        &mut registry.class::<BoundedSemaphore>("BoundedSemaphore"),
+    ));
 }
 
 fn made<T: Clone + 'static>(object: mphost_core::error::Result<T>) -> Result {
@@ -176,7 +186,9 @@ fn methods<'c, 'r, T: Permit>(class: &'c mut Class<'r, T>) -> &'c mut Class<'r, 
 }
 
 fn for_semaphores<T: Permit>(class: &mut Class<'_, T>) {
-    class.method("get_value()", "The present value.", |call| Ok(Dynamic::from(call.this::<T>().get_value()?)));
+    class.method("get_value()", "The present value.", |call| {
+        Ok(Dynamic::from(call.this::<T>().get_value()?))
+    });
 }
 
 /// Any of the four: the lock of a condition or of a shared value.
@@ -229,7 +241,9 @@ impl Guard {
             let of = crate::api::type_name(value);
             Err(raise(
                 Kind::AttributeError,
-                format!("'{of}' object has no method 'acquire': 'lock' is true, false or a lock of this program"),
+                format!(
+                    "'{of}' object has no method 'acquire': 'lock' is true, false or a lock of this program"
+                ),
             ))
         }
     }
@@ -286,15 +300,19 @@ impl Guard {
                 "Takes the lock inside: `true`, or `false` if it couldn't be had in time.",
                 move |call| {
                     let deadline = handle::deadline(call, 0, 1);
-                    Ok(Dynamic::from(of(&call.this::<T>()).acquire(deadline, places::of_call(call.ctx))?))
+                    Ok(Dynamic::from(
+                        of(&call.this::<T>()).acquire(deadline, places::of_call(call.ctx))?,
+                    ))
                 },
             )
             .method("release()", "Gives the lock inside back.", move |call| {
                 of(&call.this::<T>()).release()?;
                 Ok(Dynamic::UNIT)
             })
-            .method("recover()", "Makes the lock inside free if the process that held it is dead.", move |call| {
-                Ok(Dynamic::from(of(&call.this::<T>()).recover()?))
-            });
+            .method(
+                "recover()",
+                "Makes the lock inside free if the process that held it is dead.",
+                move |call| Ok(Dynamic::from(of(&call.this::<T>()).recover()?)),
+            );
     }
 }

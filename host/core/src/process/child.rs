@@ -36,11 +36,16 @@ pub(super) fn settle() -> Result<()> {
 
 /// What the copy of another process does with its job: gets rid of what isn't its own, runs, ends.
 pub(super) fn run_copy(job: &Job<'_>, enter: Enter<'_>) -> ! {
-    let (given, kept) = job.fds.split_at(job.fds.len() - job.kept.min(job.fds.len()));
+    let (given, kept) = job
+        .fds
+        .split_at(job.fds.len() - job.kept.min(job.fds.len()));
     // The originals of what it was given are in values of the parent, which a copy can't reach: duplicates are its own.
     let own: Result<Vec<OwnedFd>> = given
         .iter()
-        .map(|fd| fd.try_clone_to_owned().map_err(|e| io("fcntl(F_DUPFD_CLOEXEC)", &e)))
+        .map(|fd| {
+            fd.try_clone_to_owned()
+                .map_err(|e| io("fcntl(F_DUPFD_CLOEXEC)", &e))
+        })
         .collect();
     let code = match own {
         Ok(own) => {
@@ -66,7 +71,11 @@ fn close_others(keep: &mut Vec<RawFd>) {
     keep.sort_unstable();
     keep.dedup();
     let mut next: u32 = 3;
-    for fd in keep.iter().filter_map(|fd| u32::try_from(*fd).ok()).filter(|fd| *fd >= 3) {
+    for fd in keep
+        .iter()
+        .filter_map(|fd| u32::try_from(*fd).ok())
+        .filter(|fd| *fd >= 3)
+    {
         if fd > next {
             sys::process::close_range(next, fd - 1);
         }
@@ -91,7 +100,8 @@ pub(super) fn guard_main(requester: SlotId) {
         exit_now(START_FAILED);
     }
     // It may have died before the signal was asked for.
-    let abandoned = matches!(table::status(requester), SlotStatus::Dead(status) if status.abnormal());
+    let abandoned =
+        matches!(table::status(requester), SlotStatus::Dead(status) if status.abnormal());
     if abandoned || table::pid(session().main_slot()).is_none() {
         exit_now(START_FAILED);
     }
@@ -104,7 +114,11 @@ pub(super) fn io(call: &'static str, error: &std::io::Error) -> CoreError {
 /// Clears or sets the close-on-exec flag of a descriptor.
 pub(super) fn set_cloexec(fd: impl AsFd, on: bool) -> Result<()> {
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-    let flags = if on { FdFlag::FD_CLOEXEC } else { FdFlag::empty() };
+    let flags = if on {
+        FdFlag::FD_CLOEXEC
+    } else {
+        FdFlag::empty()
+    };
     fcntl(fd.as_fd(), FcntlArg::F_SETFD(flags)).map_err(|e| CoreError::os("fcntl", e as i32))?;
     Ok(())
 }

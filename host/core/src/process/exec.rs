@@ -87,9 +87,14 @@ impl Head {
 
     /// Takes the bootstrap out of its block, which is gone then.
     pub(super) fn collect(&self) -> Result<Vec<u8>> {
-        let block = RawHandle { index: self.block.0, generation: self.block.1 };
+        let block = RawHandle {
+            index: self.block.0,
+            generation: self.block.1,
+        };
         let block = Block::from_ref(session().adopt_granted(block)?)?;
-        let length = usize::try_from(self.length).unwrap_or(usize::MAX).min(block.len());
+        let length = usize::try_from(self.length)
+            .unwrap_or(usize::MAX)
+            .min(block.len());
         let mut bytes = vec![0; length];
         block.read(0, &mut bytes)?;
         Ok(bytes)
@@ -103,7 +108,11 @@ pub(super) fn execute(command: &str, job: Job<'_>) -> Result<i32> {
     let ours = Connection::from_packet_fd(ours, true, true);
     let mut fds: Vec<BorrowedFd<'_>> = super::inherited();
     fds.extend_from_slice(job.fds);
-    ours.send(&wire::encode_control(&head).map_err(|e| CoreError::Runtime(e.to_string()))?, &fds, Position::default())?;
+    ours.send(
+        &wire::encode_control(&head).map_err(|e| CoreError::Runtime(e.to_string()))?,
+        &fds,
+        Position::default(),
+    )?;
     // posix_spawn's dup2 clears the close-on-exec flag only when source and target differ.
     let raw = theirs.as_raw_fd();
     if raw == MESSAGE_FD {
@@ -123,8 +132,12 @@ pub(super) fn execute(command: &str, job: Job<'_>) -> Result<i32> {
     defaults.remove(Signal::SIGKILL);
     defaults.remove(Signal::SIGSTOP);
     attributes.set_sigdefault(&defaults).map_err(spawn)?;
-    let name = std::env::args_os().next().unwrap_or_else(|| "mphost".into());
-    let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| CoreError::Value("an argument holds a NUL".into()));
+    let name = std::env::args_os()
+        .next()
+        .unwrap_or_else(|| "mphost".into());
+    let text = |bytes: &[u8]| {
+        CString::new(bytes).map_err(|_| CoreError::Value("an argument holds a NUL".into()))
+    };
     let argv = [text(name.as_bytes())?, text(command.as_bytes())?];
     let environment: Vec<CString> = std::env::vars_os()
         .map(|(key, value)| text(&[key.as_bytes(), b"=", value.as_bytes()].concat()))
@@ -149,7 +162,9 @@ pub fn entry() -> Result<Option<Entry>> {
         return Ok(None);
     }
     let by_hand = || {
-        CoreError::Value(format!("'{command}' is how this program starts its own processes: it can't be used by hand"))
+        CoreError::Value(format!(
+            "'{command}' is how this program starts its own processes: it can't be used by hand"
+        ))
     };
     if !sys::process::is_socket(MESSAGE_FD) {
         return Err(by_hand());
@@ -158,11 +173,15 @@ pub fn entry() -> Result<Option<Entry>> {
     child::set_cloexec(socket.as_fd(), true)?;
     let connection = Connection::from_packet_fd(socket, true, true);
     let mut message = Vec::new();
-    let mut fds = connection.recv(&mut message, Some(1 << 16), Position::default()).map_err(|_| by_hand())?;
+    let mut fds = connection
+        .recv(&mut message, Some(1 << 16), Position::default())
+        .map_err(|_| by_hand())?;
     let head: Head = wire::decode_control(&message, 1 << 16).map_err(|_| by_hand())?;
     let own = fds.split_off(INHERITED.min(fds.len()));
     let mut inherited = fds.into_iter();
-    let (Some(memory), Some(requests), Some(server)) = (inherited.next(), inherited.next(), inherited.next()) else {
+    let (Some(memory), Some(requests), Some(server)) =
+        (inherited.next(), inherited.next(), inherited.next())
+    else {
         return Err(by_hand());
     };
     if !forkserver {
@@ -175,5 +194,9 @@ pub fn entry() -> Result<Option<Entry>> {
     }
     child::settle()?;
     let bootstrap = head.collect()?;
-    Ok(Some(Entry { forkserver, bootstrap, fds: own }))
+    Ok(Some(Entry {
+        forkserver,
+        bootstrap,
+        fds: own,
+    }))
 }

@@ -62,7 +62,9 @@ pub(super) fn control() -> impl Iterator<Item = BorrowedFd<'static>> {
 
 fn end(index: usize) -> Result<Connection> {
     let fd = control().nth(index).ok_or(CoreError::NoSession)?;
-    let fd = fd.try_clone_to_owned().map_err(|e| child::io("fcntl(F_DUPFD_CLOEXEC)", &e))?;
+    let fd = fd
+        .try_clone_to_owned()
+        .map_err(|e| child::io("fcntl(F_DUPFD_CLOEXEC)", &e))?;
     Ok(Connection::from_packet_fd(fd, true, true))
 }
 
@@ -75,14 +77,22 @@ pub fn server_pid() -> Option<i32> {
 fn server() -> Option<SlotId> {
     table::all()
         .into_iter()
-        .find(|process| process.start_method == SERVER && matches!(process.status, SlotStatus::Live | SlotStatus::Starting))
+        .find(|process| {
+            process.start_method == SERVER
+                && matches!(process.status, SlotStatus::Live | SlotStatus::Starting)
+        })
         .map(|process| process.slot)
 }
 
 fn start_server() -> Result<()> {
     let slot = table::allocate(SERVER_NAME, session().main_slot(), true, SERVER)?;
     let bootstrap = BOOTSTRAP.get()();
-    let job = Job { slot, bootstrap: &bootstrap, fds: &[], kept: 0 };
+    let job = Job {
+        slot,
+        bootstrap: &bootstrap,
+        fds: &[],
+        kept: 0,
+    };
     exec::execute(FORKSERVER_COMMAND, job).inspect_err(|_| table::release(slot))?;
     Ok(())
 }
@@ -103,7 +113,11 @@ impl StartMethod for Forkserver {
                         start_server()?;
                     }
                 }
-                SlotStatus::Gone => return Err(CoreError::Runtime("the forkserver died while it started a process".into())),
+                SlotStatus::Gone => {
+                    return Err(CoreError::Runtime(
+                        "the forkserver died while it started a process".into(),
+                    ));
+                }
                 _ => return table::pid(job.slot).ok_or(CoreError::ObjectGone),
             }
         }
@@ -112,7 +126,9 @@ impl StartMethod for Forkserver {
 
 /// Waits until the process has begun, or the server has died: then it may still be `Starting`.
 fn wait_started(id: SlotId) -> Result<SlotStatus> {
-    let Some(slot) = table::lookup(id) else { return Ok(SlotStatus::Gone) };
+    let Some(slot) = table::lookup(id) else {
+        return Ok(SlotStatus::Gone);
+    };
     let info = WaitInfo::new(WaitKind::Foreign, id.to_u64(), Position::default());
     let status = wait::wait_until(&slot.ended, info, Deadline::NEVER, || {
         let status = table::status(id);
@@ -136,7 +152,9 @@ pub fn serve(run: &mut dyn FnMut(Vec<u8>, Vec<OwnedFd>) -> i32) -> Result<()> {
             Err(CoreError::Interrupted(_)) => continue,
             Err(error) => return Err(error),
         };
-        let Ok(head) = wire::decode_control::<Head>(&message, REQUEST_LIMIT) else { continue };
+        let Ok(head) = wire::decode_control::<Head>(&message, REQUEST_LIMIT) else {
+            continue;
+        };
         let server = getpid().as_raw();
         let forked = signals::blocked(|| match crate::sys::process::fork() {
             Ok(ForkResult::Child) => {
@@ -161,7 +179,12 @@ pub fn serve(run: &mut dyn FnMut(Vec<u8>, Vec<OwnedFd>) -> i32) -> Result<()> {
             child::guard_main(head.requester());
             let bootstrap = head.collect();
             let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-            let job = Job { slot: head.slot(), bootstrap: &[], fds: &borrowed, kept: 0 };
+            let job = Job {
+                slot: head.slot(),
+                bootstrap: &[],
+                fds: &borrowed,
+                kept: 0,
+            };
             child::run_copy(&job, &mut |own| match &bootstrap {
                 Ok(bootstrap) => run(bootstrap.clone(), own),
                 Err(_) => 1,

@@ -17,8 +17,8 @@ mod exec;
 mod fork;
 mod forkserver;
 
-pub use child::{exit_now, guard_parent};
 pub use crate::sys::process::borrow_fd;
+pub use child::{exit_now, guard_parent};
 pub use exec::{CHILD_COMMAND, Entry, FORKSERVER_COMMAND, entry};
 pub use forkserver::{prepare, serve, server_pid};
 
@@ -61,7 +61,9 @@ impl Method {
     /// The method with that number, as it stands in the process table.
     #[must_use]
     pub fn from_number(number: u8) -> Option<Method> {
-        Method::ALL.into_iter().find(|method| *method as u8 == number)
+        Method::ALL
+            .into_iter()
+            .find(|method| *method as u8 == number)
     }
 }
 
@@ -128,14 +130,22 @@ pub fn sentinel(pid: Option<i32>) -> Result<OwnedFd> {
             other => return other.map_err(|e| CoreError::os("pidfd_open", e as i32)),
         }
     }
-    let ready = nix::sys::eventfd::EventFd::from_value_and_flags(1, nix::sys::eventfd::EfdFlags::EFD_CLOEXEC)
-        .map_err(|e| CoreError::os("eventfd", e as i32))?;
+    let ready = nix::sys::eventfd::EventFd::from_value_and_flags(
+        1,
+        nix::sys::eventfd::EfdFlags::EFD_CLOEXEC,
+    )
+    .map_err(|e| CoreError::os("eventfd", e as i32))?;
     Ok(ready.into())
 }
 
 /// Two connected sockets whose messages stay whole (SOCK_SEQPACKET).
 fn packet_pair() -> Result<(OwnedFd, OwnedFd)> {
     use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
-    socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)
-        .map_err(|e| CoreError::os("socketpair", e as i32))
+    socketpair(
+        AddressFamily::Unix,
+        SockType::SeqPacket,
+        None,
+        SockFlag::SOCK_CLOEXEC,
+    )
+    .map_err(|e| CoreError::os("socketpair", e as i32))
 }

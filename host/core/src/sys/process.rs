@@ -31,8 +31,13 @@ pub(crate) fn close_range(first: u32, last: u32) {
 
 /// For a kernel that refuses close_range (a sandbox may).
 fn close_each(first: u32, last: u32) {
-    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else { return };
-    let open: Vec<u32> = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok()).collect();
+    let Ok(entries) = std::fs::read_dir("/proc/self/fd") else {
+        return;
+    };
+    let open: Vec<u32> = entries
+        .flatten()
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .collect();
     for fd in open.into_iter().filter(|fd| (first..=last).contains(fd)) {
         // SAFETY: as above; a descriptor that is closed already is an error that changes nothing.
         unsafe { libc::close(fd as RawFd) };
