@@ -1,6 +1,9 @@
 //! Processes, shared state and messages behind mphost. Plain Rust: no Rhai in it.
 
+pub mod barrier;
+mod board;
 pub mod clock;
+pub mod condition;
 pub mod connection;
 pub mod error;
 pub mod event;

@@ -377,6 +377,14 @@ macro_rules! common {
                 self.0.available()
             }
 
+            /// Whether this process holds it.
+            ///
+            /// # Errors
+            /// `ObjectGone`.
+            pub fn is_mine(&self) -> Result<bool> {
+                Ok(held_by_me(session(), self.0.object.entry()?))
+            }
+
             /// Who holds it (a semaphore: one of the holders).
             ///
             /// # Errors

@@ -80,6 +80,9 @@ fn watchdog(limit: Duration) {
         ForkResult::Child => {
             session::after_fork(slot);
             nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).unwrap();
+            if nix::unistd::getppid() != main {
+                std::process::exit(0);
+            }
             std::thread::sleep(limit);
             dump();
             let _ = nix::sys::signal::kill(main, nix::sys::signal::Signal::SIGKILL);
@@ -103,12 +106,17 @@ pub fn dump() {
 pub fn start(name: &str, f: impl FnOnce()) -> SlotId {
     let slot = table::allocate(name, session().me(), false, 0).unwrap();
     table::grant_all(slot).unwrap();
+    let parent = nix::unistd::getpid();
     signals::blocked(|| {
         // SAFETY: the process has one thread.
         match unsafe { fork() }.unwrap() {
             ForkResult::Child => {
                 session::after_fork(slot);
                 nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL).unwrap();
+                // It may have died before that.
+                if nix::unistd::getppid() != parent {
+                    std::process::abort();
+                }
                 nix::sys::signal::sigprocmask(
                     nix::sys::signal::SigmaskHow::SIG_SETMASK,
                     Some(&nix::sys::signal::SigSet::empty()),
