@@ -14,9 +14,6 @@ use mphost_core::queue::{Item, Queue};
 use rhai::Dynamic;
 use std::cell::Cell;
 
-/// An encoder that has grown beyond this many bytes isn't kept: one huge item shall not hold its memory for ever.
-const KEPT: usize = 16 << 20;
-
 thread_local! {
     static ENCODER: Cell<Option<Encoder>> = const { Cell::new(None) };
 }
@@ -26,10 +23,8 @@ thread_local! {
 pub fn with_encoder<R>(work: impl FnOnce(&mut Encoder) -> R) -> R {
     let mut encoder = ENCODER.take().unwrap_or_default();
     let result = work(&mut encoder);
-    if encoder.bytes().len() <= KEPT {
-        encoder.clear();
-        ENCODER.set(Some(encoder));
-    }
+    encoder.clear();
+    ENCODER.set(Some(encoder));
     result
 }
 

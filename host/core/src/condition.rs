@@ -242,4 +242,14 @@ impl Condition {
     pub fn notify_all(&self) -> Result<()> {
         self.notify(usize::MAX)
     }
+
+    /// How many wait at this moment and haven't been picked.
+    ///
+    /// # Errors
+    /// `ObjectGone`.
+    pub fn waiters(&self) -> Result<usize> {
+        let _guard = self.0.lock()?;
+        let waiting = |l: &&Line| l.mark() == Mark::Waiting && l.is_alive();
+        Ok(self.0.lines()?.iter().filter(waiting).count())
+    }
 }

@@ -6,7 +6,8 @@
 
 use super::{Index, suggest, type_name};
 use crate::error::{Kind, Result, teach};
-use rhai::{Dynamic, Engine, EvalContext, NativeCallContext, Position};
+use rhai::{Dynamic, Engine, EvalContext, FuncInfo, NativeCallContext, Position};
+use std::any::TypeId;
 
 pub(super) fn install(engine: &mut Engine, index: Index) {
     #[expect(
@@ -63,7 +64,7 @@ fn look(
         .and_then(|this| index.classes.get(&this.type_id()))
     {
         let this_type = args[0].type_id();
-        if exists(context, name, args) {
+        if exists(context, name, args, this_type) {
             return Ok(None);
         }
         let own = index
@@ -95,18 +96,29 @@ fn wrong(name: &str, kind: Kind, message: String) -> Result<Option<Dynamic>> {
     Ok(None)
 }
 
-/// Whether any function in reach has this name: then Rhai's error about types or a thrown one is the right one.
+/// Whether any function in reach has this name and takes such an object: then Rhai's error about types or a thrown one is the right one.
 fn exists(
     context: &EvalContext<'_, '_, '_, '_, '_, '_>,
     name: &str,
     args: &[&mut Dynamic],
+    this_type: TypeId,
 ) -> bool {
-    let engine = context.engine();
+    let takes = |types: &[TypeId]| {
+        types
+            .first()
+            .is_none_or(|first| *first == this_type || *first == TypeId::of::<Dynamic>())
+    };
+    let native = |info: FuncInfo<'_>| {
+        (info.metadata.name == name && takes(&info.metadata.param_types)).then_some(())
+    };
     context.iter_namespaces().any(|module| {
         module
             .iter_script_fn_info()
             .any(|(.., n, params, _)| n == name && params == args.len())
-    }) || native_names(engine).any(|n| n == name)
+    }) || !context
+        .engine()
+        .collect_fn_metadata(None, native, true)
+        .is_empty()
 }
 
 fn native_names(engine: &Engine) -> impl Iterator<Item = String> {

@@ -496,16 +496,24 @@ fn add(
         let ctx = ctx.expect("registered with a context");
         run(&ctx, &signature, &body, has_this, args)
     };
-    registration.set_into_module_raw(
-        module,
-        types,
+    let func = Shared::new(function);
+    // A method works on the object itself. A function gets values of its own: what it takes is no variable of the script.
+    let function = if has_this {
         RhaiFunc::Method {
-            func: Shared::new(function),
+            func,
             has_context: true,
             is_pure: true,
             is_volatile: true,
-        },
-    );
+        }
+    } else {
+        RhaiFunc::Pure {
+            func,
+            has_context: true,
+            is_pure: true,
+            is_volatile: true,
+        }
+    };
+    registration.set_into_module_raw(module, types, function);
 }
 
 fn run(

@@ -42,7 +42,11 @@ impl Handle for Barrier {
         let core = barrier::Barrier::from_ref(object)?;
         let action = decoder.value()?.try_cast::<FnPtr>();
         let timeout = decoder.value()?.as_float().ok();
-        Ok(Self(Rc::new(BarrierParts { core, action, timeout })))
+        Ok(Self(Rc::new(BarrierParts {
+            core,
+            action,
+            timeout,
+        })))
     }
 }
 
@@ -51,11 +55,16 @@ impl Barrier {
         let deadline = Deadline::from_timeout(true, call.seconds(0).or(self.0.timeout));
         let mut thrown = None;
         let result = self.0.core.wait(deadline, places::of_call(call.ctx), || {
-            let Some(action) = &self.0.action else { return Ok(()) };
-            action.call_within_context::<Dynamic>(call.ctx, ()).map(drop).map_err(|error| {
-                thrown = Some(error);
-                CoreError::BrokenBarrier
-            })
+            let Some(action) = &self.0.action else {
+                return Ok(());
+            };
+            action
+                .call_within_context::<Dynamic>(call.ctx, ())
+                .map(drop)
+                .map_err(|error| {
+                    thrown = Some(error);
+                    CoreError::BrokenBarrier
+                })
         });
         match thrown {
             Some(error) => Err(Error::Rhai(error)),

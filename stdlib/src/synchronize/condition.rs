@@ -43,38 +43,41 @@ impl Handle for Condition {
 
 impl Condition {
     fn wait(&self, call: &Call<'_>, deadline: Deadline) -> Result<bool> {
-        if !self.is_mine()? {
-            return Err(raise(Kind::AssertionError, "must acquire() condition before using wait()"));
+        let lock = self.lock()?;
+        if !lock.is_mine()? {
+            return Err(raise(
+                Kind::AssertionError,
+                "must acquire() condition before using wait()",
+            ));
         }
-        let lock = match &self.0.lock {
-            Guard::Lock(lock) => AnyLock::Lock(lock.core().clone()),
-            Guard::RLock(lock) => AnyLock::RLock(lock.core().clone()),
-            Guard::Semaphore(_) | Guard::BoundedSemaphore(_) => return Err(wrong_lock()),
-        };
-        Ok(self.0.core.wait(&lock, deadline, places::of_call(call.ctx))?)
+        Ok(self
+            .0
+            .core
+            .wait(&lock, deadline, places::of_call(call.ctx))?)
     }
 
-    fn notify(&self, n: u32) -> Result {
-        if !self.is_mine()? {
+    fn notify(&self, n: usize) -> Result {
+        if !self.lock()?.is_mine()? {
             return Err(raise(Kind::AssertionError, "lock is not owned"));
         }
         self.0.core.notify(n)?;
         Ok(Dynamic::UNIT)
     }
 
-    /// Whether this process holds the lock.
-    fn is_mine(&self) -> Result<bool> {
-        let owner = match &self.0.lock {
-            Guard::Lock(lock) => lock.core().owner()?,
-            Guard::RLock(lock) => lock.core().owner()?,
-            Guard::Semaphore(_) | Guard::BoundedSemaphore(_) => return Err(wrong_lock()),
-        };
-        Ok(owner.is_some_and(|owner| owner.mine))
+    fn lock(&self) -> Result<AnyLock> {
+        match &self.0.lock {
+            Guard::Lock(lock) => Ok(AnyLock::Lock(lock.core().clone())),
+            Guard::RLock(lock) => Ok(AnyLock::RLock(lock.core().clone())),
+            Guard::Semaphore(_) | Guard::BoundedSemaphore(_) => Err(wrong_lock()),
+        }
     }
 }
 
 fn wrong_lock() -> Error {
-    raise(Kind::TypeError, "Condition(): 'lock' must be a Lock or an RLock")
+    raise(
+        Kind::TypeError,
+        "Condition(): 'lock' must be a Lock or an RLock",
+    )
 }
 
 /// Registers it.
@@ -127,7 +130,7 @@ pub(super) fn register(registry: &mut Registry) {
         )
         .method("notify(n: int = 1)", "Wakes `n` of the processes that wait.", |call| {
             let n = call.int(0).unwrap_or(1);
-            call.this::<Condition>().notify(u32::try_from(n.max(0)).unwrap_or(u32::MAX))
+            call.this::<Condition>().notify(usize::try_from(n.max(0)).unwrap_or(usize::MAX))
         })
-        .method("notify_all()", "Wakes all processes that wait.", |call| call.this::<Condition>().notify(u32::MAX));
+        .method("notify_all()", "Wakes all processes that wait.", |call| call.this::<Condition>().notify(usize::MAX));
 }

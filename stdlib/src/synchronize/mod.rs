@@ -6,9 +6,13 @@
 //! - `permits`: Lock, RLock, Semaphore, BoundedSemaphore, and [`Guard`], any one of them.
 //! - `event`, `condition`, `barrier`: what processes meet at.
 
+mod barrier;
+mod condition;
 mod event;
 mod permits;
 
+pub use barrier::Barrier;
+pub use condition::Condition;
 pub use event::Event;
 pub use permits::{BoundedSemaphore, Guard, Lock, RLock, Semaphore};
 
@@ -18,4 +22,6 @@ use crate::api::Registry;
 pub fn register(registry: &mut Registry) {
     permits::register(registry);
     event::register(registry);
+    condition::register(registry);
+    barrier::register(registry);
 }
