@@ -10,6 +10,8 @@
     reason = "not every test uses every helper"
 )]
 
+pub mod connections;
+
 use mphost_core::clock::Deadline;
 use mphost_core::position::Position;
 use mphost_core::session::{self, Session, session};
@@ -76,6 +78,7 @@ pub fn in_session(f: impl FnOnce()) {
 fn watchdog(limit: Duration) {
     let main = nix::unistd::getpid();
     let slot = table::allocate("watchdog", session().me(), true, 0).unwrap();
+    // SAFETY: the process has one thread.
     signals::blocked(|| match unsafe { fork() }.unwrap() {
         ForkResult::Child => {
             session::after_fork(slot);
