@@ -265,6 +265,7 @@ impl Error {
                 Dynamic::from(error.at(source, position)),
                 position,
             )),
+            // What a signal or its handler raised waits where the hook left it.
             Error::Core(CoreError::Interrupted(_)) => {
                 crate::runtime::take_raised().into_rhai(source, position)
             }
@@ -282,6 +283,8 @@ impl Error {
 pub fn thrown_value(error: &EvalAltResult, source: Option<&str>) -> Dynamic {
     match error.unwrap_inner() {
         EvalAltResult::ErrorRuntime(value, _) => value.clone(),
+        // What the check for interrupts between two steps of a script raised.
+        EvalAltResult::ErrorTerminated(value, _) if value.is::<ScriptError>() => value.clone(),
         inner => {
             let (kind, message) = interpreter_error(inner);
             Dynamic::from(ScriptError::new(kind, message).at(source, inner.position()))

@@ -35,6 +35,7 @@ pub fn child_entry() {
 fn install() -> mphost_core::error::Result<()> {
     reap::install()?;
     signals::catch(Signal::SIGINT as i32)?;
+    signals::unblock_all();
     mphost_core::process::prepare(start::program_message)
 }
 
@@ -58,10 +59,10 @@ fn split(bootstrap: &[u8]) -> Option<(&[u8], &[u8])> {
 fn serve(program: &[u8]) -> i32 {
     let result = install().map_err(|error| error.to_string()).and_then(|()| {
         child::prepare_program(program).map_err(|_| "the program doesn't compile".to_owned())?;
-        // Ctrl-C is the main process's affair.
-        signals::ignore(Signal::SIGINT as i32).map_err(|error| error.to_string())?;
+        // Ctrl-C is the main process's affair. Not ignored by the kernel: a child's own handler would come too late.
+        runtime::ignore_interrupts(true);
         mphost_core::process::serve(&mut |bootstrap, fds| {
-            let _ = signals::catch(Signal::SIGINT as i32);
+            runtime::ignore_interrupts(false);
             child::run_prepared(bootstrap, fds)
         })
         .map_err(|error| error.to_string())

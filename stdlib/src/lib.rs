@@ -51,6 +51,14 @@ pub(crate) fn spawn_syntax(engine: &mut Engine) {
     });
 }
 
+/// What this process does about a signal that it has caught.
+pub(crate) fn handle_signal(signal: i32) -> Result<()> {
+    if signal == nix::sys::signal::Signal::SIGINT as i32 && !runtime::ignores_interrupts() {
+        return Err(error::raise(error::Kind::KeyboardInterrupt, ""));
+    }
+    Ok(())
+}
+
 /// Drops what a forked child has in memory but doesn't own.
 pub(crate) fn forget_parent() {}
 

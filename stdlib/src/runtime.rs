@@ -242,6 +242,21 @@ fn interrupt_hook() -> mphost_core::error::Result<()> {
     }
 }
 
+thread_local! {
+    static IGNORE_INTERRUPTS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether Ctrl-C means nothing to this process: so it is in servers, which the main process ends.
+pub fn ignore_interrupts(ignore: bool) {
+    IGNORE_INTERRUPTS.set(ignore);
+}
+
+/// See [`ignore_interrupts`].
+#[must_use]
+pub fn ignores_interrupts() -> bool {
+    IGNORE_INTERRUPTS.get()
+}
+
 type Service = fn() -> Result<()>;
 
 thread_local! {
@@ -261,6 +276,9 @@ pub fn add_service(service: Service) {
 }
 
 fn serve() -> Result<()> {
+    while let Some(signal) = mphost_core::signals::take_pending() {
+        crate::handle_signal(signal)?;
+    }
     let services = SERVICES.with_borrow(Vec::clone);
     for service in services {
         service()?;

@@ -34,22 +34,26 @@ impl Sources {
 
 /// The whole traceback of an error that nobody caught.
 ///
-/// `main` is the script's path; `root` is what the outermost frame is called: `<script>`, or the function that a child was given.
+/// `main` is the script's path. In a child (`called`) the outermost frame is the host's own call of the target, which
+/// says nothing to anybody.
 #[must_use]
-pub fn format(error: &EvalAltResult, main: &str, root: &str, sources: &mut Sources) -> String {
+pub fn format(error: &EvalAltResult, main: &str, called: bool, sources: &mut Sources) -> String {
     let mut text = String::from("Traceback (most recent call last):\n");
-    let mut frame = root.to_owned();
+    let mut frame = "<script>".to_owned();
     let mut source = main.to_owned();
     let mut at = error;
+    if called && let EvalAltResult::ErrorInFunctionCall(name, from, inner, _) = at {
+        frame = function_name(name);
+        if !from.is_empty() {
+            source.clone_from(from);
+        }
+        at = inner;
+    }
     loop {
         match at {
             EvalAltResult::ErrorInFunctionCall(name, from, inner, position) => {
                 push_frame(&mut text, &source, *position, &frame, sources);
-                frame = if name.starts_with("anon$") {
-                    "<closure>".to_owned()
-                } else {
-                    name.clone()
-                };
+                frame = function_name(name);
                 if !from.is_empty() {
                     source.clone_from(from);
                 }
@@ -69,19 +73,29 @@ pub fn format(error: &EvalAltResult, main: &str, root: &str, sources: &mut Sourc
     text
 }
 
+fn function_name(name: &str) -> String {
+    if name.starts_with("anon$") {
+        "<closure>".to_owned()
+    } else {
+        name.to_owned()
+    }
+}
+
 /// The last line (or lines) of a traceback: `KIND: message`, and what came from another process.
 fn last_line(error: &EvalAltResult) -> String {
     match error {
-        EvalAltResult::ErrorRuntime(value, _) => match value.read_lock::<ScriptError>() {
-            Some(script) => with_origin(&script),
-            None => match value.read_lock::<rhai::Map>().and_then(|map| {
-                crate::error::kind_of_caught_map(&map)
-                    .map(|kind| format!("{}: {}\n", kind.name(), map["message"]))
-            }) {
-                Some(line) => line,
-                None => format!("{value}\n"),
-            },
-        },
+        EvalAltResult::ErrorRuntime(value, _) | EvalAltResult::ErrorTerminated(value, _) => {
+            match value.read_lock::<ScriptError>() {
+                Some(script) => with_origin(&script),
+                None => match value.read_lock::<rhai::Map>().and_then(|map| {
+                    crate::error::kind_of_caught_map(&map)
+                        .map(|kind| format!("{}: {}\n", kind.name(), map["message"]))
+                }) {
+                    Some(line) => line,
+                    None => format!("{value}\n"),
+                },
+            }
+        }
         other => {
             let (kind, message) = interpreter_error(other);
             format!("{}: {message}\n", kind.name())

@@ -108,3 +108,9 @@ pub(crate) fn after_fork() {
     PENDING.store(0, SeqCst);
     ATTENTION.store(false, SeqCst);
 }
+
+/// Lets all signals through: the first thing that a process does once it has its handlers.
+pub fn unblock_all() {
+    // It can't fail: the set is valid.
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+}

@@ -136,21 +136,21 @@ pub fn report_uncaught(error: &EvalAltResult) -> i32 {
     let program = runtime.program();
     let mut sources = Sources::with_main(&program.path, &program.source);
     let mut text = String::new();
-    let current = super::current();
-    if super::own(|own| own.parent.is_some()) {
-        text = format!("Process {}:\n", current.name());
+    let is_child = super::own(|own| own.parent.is_some());
+    if is_child {
+        text = format!("Process {}:\n", super::current().name());
     }
     text.push_str(&traceback::format(
         error,
         &program.path,
-        "<script>",
+        is_child,
         &mut sources,
     ));
     let _ = crate::output::write_stderr(&text);
     let interrupted = crate::error::thrown_value(error, None)
         .read_lock::<ScriptError>()
         .is_some_and(|error| error.kind() == Kind::KeyboardInterrupt);
-    if interrupted && super::own(|own| own.parent.is_none()) {
+    if interrupted && !is_child {
         INTERRUPTED
     } else {
         1

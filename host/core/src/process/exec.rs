@@ -127,7 +127,10 @@ pub(super) fn execute(command: &str, job: Job<'_>) -> Result<i32> {
     attributes
         .set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK | PosixSpawnFlags::POSIX_SPAWN_SETSIGDEF)
         .map_err(spawn)?;
-    attributes.set_sigmask(&SigSet::empty()).map_err(spawn)?;
+    // An interrupt that comes before the child has its handlers waits for them.
+    let mut mask = SigSet::empty();
+    mask.add(Signal::SIGINT);
+    attributes.set_sigmask(&mask).map_err(spawn)?;
     let mut defaults = SigSet::all();
     defaults.remove(Signal::SIGKILL);
     defaults.remove(Signal::SIGSTOP);
