@@ -11,6 +11,7 @@ pub mod eventcount;
 pub mod isolate;
 pub mod permit;
 pub mod position;
+pub mod postoffice;
 pub mod process;
 pub mod queue;
 pub mod random;

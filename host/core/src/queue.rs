@@ -17,12 +17,14 @@
 use crate::clock::Deadline;
 use crate::error::{CoreError, Result};
 use crate::position::Position;
+use crate::postoffice;
 use crate::session::layout::Entry;
 use crate::session::pages::{self, Run};
 use crate::session::{ObjRef, ObjectKind, RawHandle, Session, objects, session};
 use crate::sys::memory::{PAGE, Shared};
 use crate::sys::mutex::RobustMutex;
 use crate::wait::{WaitInfo, WaitKind, wait_until};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
 
 /// Eventcounts of the entry: getters, putters, joiners.
@@ -44,6 +46,10 @@ const LARGEST_COMMON: u32 = 256;
 const LARGEST_ROOMY: u32 = 4096;
 /// `flags` of a jump.
 const JUMP: u32 = u32::MAX;
+/// In `flags`: behind the handles stands the key of the item's descriptors in the post office.
+const HAS_FDS: u32 = 1 << 31;
+/// What a putter may use of `flags`.
+const FLAGS: u32 = (1 << 30) - 1;
 
 #[repr(C, align(64))]
 struct Common {
@@ -155,6 +161,27 @@ pub struct Item<'a> {
     pub flags: u32,
     /// How many items were taken from this queue before this one.
     pub seq: u64,
+    /// Where its descriptors are.
+    key: Option<u64>,
+}
+
+impl Item<'_> {
+    /// Duplicates of the descriptors that the item carries, in their order.
+    ///
+    /// # Errors
+    /// `Os` if this process has no room for them.
+    pub fn fds(&self) -> Result<Vec<OwnedFd>> {
+        self.key
+            .map_or(Ok(vec![]), |key| postoffice::look(session(), key))
+    }
+}
+
+/// What is put.
+struct Message<'a> {
+    len: usize,
+    handles: &'a [RawHandle],
+    fds: &'a [BorrowedFd<'a>],
+    flags: u32,
 }
 
 /// A queue. Clones are the same queue.
@@ -195,8 +222,9 @@ fn record(session: &Session, at: Place) -> Result<(&'static RecordHead, usize)> 
 }
 
 /// Bytes of a record with its header.
-fn record_len(payload: usize, handles: usize) -> Option<usize> {
+fn record_len(payload: usize, handles: usize, keys: usize) -> Option<usize> {
     handles
+        .checked_add(keys)?
         .checked_mul(8)?
         .checked_add(payload)?
         .checked_add(RECORD_HEAD)?
@@ -356,33 +384,46 @@ fn parse(session: &Session, at: Place, seq: u64) -> Result<(Item<'static>, Place
     let (head, left) = record(session, at)?;
     let len = usize::try_from(head.len.load(Relaxed)).map_err(|_| damaged())?;
     let count = head.handles.load(Relaxed) as usize;
-    let whole = record_len(len, count).ok_or_else(damaged)?;
+    let flags = head.flags.load(Relaxed);
+    let keys = usize::from(flags & HAS_FDS != 0);
+    let words = count + keys;
+    let whole = record_len(len, count, keys).ok_or_else(damaged)?;
     if whole - RECORD_HEAD > left {
         return Err(damaged());
     }
     let start = session.page_offset(at.page) + at.offset() + RECORD_HEAD;
     let bytes = session
         .region()
-        .bytes(start, count * 8 + len)
+        .bytes(start, words * 8 + len)
         .ok_or_else(damaged)?;
     // SAFETY: the range lies in the region (checked above), is aligned for handles (a multiple of
     // 16), both types take any bytes, and the record is committed: nobody writes it until it
     // is taken, which the caller's lock prevents.
-    let (handles, payload) = unsafe {
+    let (words, payload) = unsafe {
         (
-            std::slice::from_raw_parts(bytes.cast::<RawHandle>().cast_const(), count),
-            std::slice::from_raw_parts(bytes.add(count * 8).cast_const(), len),
+            std::slice::from_raw_parts(bytes.cast::<RawHandle>().cast_const(), words),
+            std::slice::from_raw_parts(bytes.add(words * 8).cast_const(), len),
         )
     };
+    let (handles, key) = words.split_at(count);
     Ok((
         Item {
             payload,
             handles,
-            flags: head.flags.load(Relaxed),
+            flags: flags & FLAGS,
             seq,
+            key: key.first().map(|k| k.to_u64()),
         },
         at.advanced(whole),
     ))
+}
+
+/// Whether item number `seq` of a queue may still be taken.
+pub(crate) fn has_item(session: &Session, queue: RawHandle, seq: u64) -> bool {
+    session.entry(queue.index).is_some_and(|entry| {
+        entry.generation.load(SeqCst) == queue.generation
+            && entry.body::<Body>().gets.count.load(SeqCst) <= seq
+    })
 }
 
 /// The handles that a queue's unread items carry, when the queue goes.
@@ -473,7 +514,7 @@ impl Queue {
         WaitInfo::new(kind, self.0.handle().to_u64(), position)
     }
 
-    /// Puts one item: `payload`, and references to `handles` that become the queue's
+    /// Puts one item: `payload`, `flags` (30 bits), and references to `handles` that become the queue's
     /// ([`ObjRef::export`]); on an error they are dropped.
     ///
     /// # Errors
@@ -491,6 +532,32 @@ impl Queue {
         })
     }
 
+    /// [`Queue::put`] with descriptors, of which the item gets duplicates: whoever takes it finds them
+    /// by [`Item::fds`].
+    ///
+    /// # Errors
+    /// As [`Queue::put`]; `Value` for more than [`postoffice::MOST`] descriptors, `Runtime` if too many wait in
+    /// the session's queues.
+    pub fn put_fds(
+        &self,
+        payload: &[u8],
+        handles: &[RawHandle],
+        fds: &[BorrowedFd<'_>],
+        flags: u32,
+        deadline: Deadline,
+        position: Position,
+    ) -> Result<()> {
+        let message = Message {
+            len: payload.len(),
+            handles,
+            fds,
+            flags,
+        };
+        self.put_message(&message, deadline, position, |room| {
+            room.copy_from_slice(payload)
+        })
+    }
+
     /// [`Queue::put`] for a payload of `len` bytes that `fill` writes in place. It is called once,
     /// in a critical section: it must not wait, nor use the queue. The room holds arbitrary bytes.
     ///
@@ -503,12 +570,28 @@ impl Queue {
         flags: u32,
         deadline: Deadline,
         position: Position,
+        fill: impl FnMut(&mut [u8]),
+    ) -> Result<()> {
+        let message = Message {
+            len,
+            handles,
+            fds: &[],
+            flags,
+        };
+        self.put_message(&message, deadline, position, fill)
+    }
+
+    fn put_message(
+        &self,
+        message: &Message<'_>,
+        deadline: Deadline,
+        position: Position,
         mut fill: impl FnMut(&mut [u8]),
     ) -> Result<()> {
         let result = self.body().and_then(|(entry, body)| {
             let info = self.info(WaitKind::QueuePut, position);
             let put = wait_until(&entry.events[PUTTERS], info, deadline, || {
-                self.try_put(body, len, handles, flags, &mut fill)
+                self.try_put(body, message, &mut fill)
             })?;
             if put.is_none() {
                 return Err(CoreError::Full);
@@ -517,7 +600,7 @@ impl Queue {
             Ok(())
         });
         if result.is_err() {
-            handles.iter().for_each(|h| session().release(*h));
+            message.handles.iter().for_each(|h| session().release(*h));
         }
         result
     }
@@ -525,9 +608,7 @@ impl Queue {
     fn try_put(
         &self,
         body: &'static Body,
-        len: usize,
-        handles: &[RawHandle],
-        flags: u32,
+        message: &Message<'_>,
         fill: &mut impl FnMut(&mut [u8]),
     ) -> Result<Option<()>> {
         let session = session();
@@ -541,8 +622,15 @@ impl Queue {
         if is_full() {
             return Ok(None);
         }
+        let &Message {
+            len,
+            handles,
+            fds,
+            flags,
+        } = message;
         let count = u32::try_from(handles.len()).map_err(|_| CoreError::OutOfMemory)?;
-        let need = record_len(len, handles.len()).ok_or(CoreError::OutOfMemory)?;
+        let keys = usize::from(!fds.is_empty());
+        let need = record_len(len, handles.len(), keys).ok_or(CoreError::OutOfMemory)?;
         let owner = self.0.index();
         let _guard = body.put.mutex.lock(|| body.repair_put(session, owner))?;
         if is_full() {
@@ -556,10 +644,19 @@ impl Queue {
                 return Err(e);
             }
         };
+        let key = if fds.is_empty() {
+            None
+        } else {
+            let sent = postoffice::send(session, self.0.handle(), puts, fds);
+            Some(sent.inspect_err(|_| body.repair_put(session, owner))?)
+        };
         let (head, _) = record(session, at)?;
         head.len.store(len as u64, Relaxed);
         head.handles.store(count, Relaxed);
-        head.flags.store(flags.min(JUMP - 1), Relaxed);
+        head.flags.store(
+            flags & FLAGS | if key.is_some() { HAS_FDS } else { 0 },
+            Relaxed,
+        );
         let start = session.page_offset(at.page) + at.offset() + RECORD_HEAD;
         let bytes = session
             .region()
@@ -573,8 +670,14 @@ impl Queue {
                 bytes.cast::<RawHandle>(),
                 handles.len(),
             );
+            if let Some(key) = key {
+                bytes
+                    .cast::<RawHandle>()
+                    .add(handles.len())
+                    .write(RawHandle::from_u64(key));
+            }
             fill(std::slice::from_raw_parts_mut(
-                bytes.add(handles.len() * 8),
+                bytes.add((handles.len() + keys) * 8),
                 len,
             ));
         }
@@ -639,6 +742,7 @@ impl Queue {
             return Ok(None);
         }
         let mut handles = Vec::new();
+        let key;
         let result = {
             // Nothing to repair: what wasn't committed was only read.
             let _guard = body.get.mutex.lock(|| {})?;
@@ -652,6 +756,7 @@ impl Queue {
             }
             let (start, at) = body.next(session, gets)?;
             let (item, behind) = parse(session, at, gets)?;
+            key = item.key;
             let result = read(item);
             before_commit(gets);
             handles.extend_from_slice(item.handles);
@@ -665,6 +770,9 @@ impl Queue {
             result
         };
         handles.iter().for_each(|h| session.release(*h));
+        if key.is_some() {
+            postoffice::sweep(session, key)?;
+        }
         Ok(Some(result))
     }
 

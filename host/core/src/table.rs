@@ -502,6 +502,8 @@ pub fn bury(id: SlotId) {
         }
     }
     objects::drop_all(session, id.index);
+    // It may have taken an item and died before it closed what came with it.
+    let _ = crate::postoffice::sweep(session, None);
 }
 
 /// Buries and releases the dead whose parent is no more: nobody else will.

@@ -267,3 +267,137 @@ fn waiting_is_published() {
         finish_well(child);
     });
 }
+
+/// The two ends of a pipe.
+fn pipe() -> (std::os::fd::OwnedFd, std::os::fd::OwnedFd) {
+    nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap()
+}
+
+fn take_fds(q: &Queue) -> Vec<std::os::fd::OwnedFd> {
+    q.get(long(), P, |item| item.fds()).unwrap().unwrap()
+}
+
+/// Whether every copy of the other end is closed.
+fn at_end(read: &std::os::fd::OwnedFd) -> bool {
+    let mut poll = [nix::poll::PollFd::new(
+        std::os::fd::AsFd::as_fd(read),
+        nix::poll::PollFlags::POLLIN,
+    )];
+    nix::poll::poll(&mut poll, nix::poll::PollTimeout::ZERO).unwrap();
+    poll[0]
+        .revents()
+        .unwrap()
+        .contains(nix::poll::PollFlags::POLLHUP)
+}
+
+#[test]
+fn descriptors_travel_with_items() {
+    use std::os::fd::AsFd;
+    in_session(|| {
+        let q = queue(0);
+        let other = queue(0);
+        let (read, write) = pipe();
+        // One that stays in front of the others in the post office.
+        let (stays_read, stays_write) = pipe();
+        other
+            .put_fds(b"", &[], &[stays_write.as_fd()], 0, long(), P)
+            .unwrap();
+        drop(stays_write);
+        q.put_fds(
+            b"one",
+            &[q.obj().export()],
+            &[write.as_fd(), read.as_fd()],
+            3,
+            long(),
+            P,
+        )
+        .unwrap();
+        put(&q, 7);
+        let child = start("child", || {
+            let fds = q
+                .get(long(), P, |item| {
+                    assert_eq!((item.payload, item.flags), (&b"one"[..], 3));
+                    assert_eq!(item.handles.len(), 1);
+                    item.fds()
+                })
+                .unwrap()
+                .unwrap();
+            assert_eq!(fds.len(), 2);
+            assert_eq!(get(&q), 7);
+            nix::unistd::write(&fds[0], b"hello").unwrap();
+        });
+        finish_well(child);
+        let mut text = [0; 5];
+        nix::unistd::read(&read, &mut text).unwrap();
+        assert_eq!(&text, b"hello");
+        assert!(!at_end(&read));
+        drop(write);
+        // Nobody else has it any more, the post office neither.
+        assert!(at_end(&read));
+        assert!(!at_end(&stays_read));
+        // A queue that goes takes them along.
+        drop(other);
+        assert!(at_end(&stays_read));
+    });
+}
+
+#[test]
+fn a_reader_that_dies_loses_no_descriptors() {
+    use std::os::fd::AsFd;
+    in_session(|| {
+        let q = queue(0);
+        let (read, write) = pipe();
+        q.put_fds(b"", &[], &[write.as_fd()], 0, long(), P).unwrap();
+        drop(write);
+        let dies = start("dies before the commit", || {
+            let _ = q.get(long(), P, |item| {
+                assert_eq!(item.fds().unwrap().len(), 1);
+                unsafe { libc::_exit(1) }
+            });
+        });
+        finish(dies);
+        assert!(!at_end(&read));
+        let fds = take_fds(&q);
+        assert!(!at_end(&read));
+        drop(fds);
+        assert!(at_end(&read));
+    });
+}
+
+#[test]
+fn too_many_waiting_descriptors_are_an_error_and_no_hang() {
+    use std::os::fd::AsFd;
+    in_session(|| {
+        let q = queue(0);
+        let (read, write) = pipe();
+        let fd = [write.as_fd()];
+        let mut count = 0;
+        let error = loop {
+            match q.put_fds(b"", &[], &fd, 0, long(), P) {
+                Ok(()) => count += 1,
+                Err(e) => break e,
+            }
+        };
+        assert!(matches!(error, CoreError::Runtime(_)), "{error}");
+        assert!(count > 100, "only {count}");
+        assert_eq!(q.qsize().unwrap(), count);
+        // Taken in turns, they go on for ever.
+        for _ in 0..count {
+            assert_eq!(take_fds(&q).len(), 1);
+            q.put_fds(b"", &[], &fd, 0, long(), P).unwrap();
+        }
+        drop(write);
+        for left in (0..count).rev() {
+            assert!(!at_end(&read));
+            take_fds(&q);
+            assert_eq!(q.qsize().unwrap(), left);
+        }
+        assert!(at_end(&read));
+        let (_read, write) = pipe();
+        let many = vec![write.as_fd(); 254];
+        assert!(matches!(
+            q.put_fds(b"", &[], &many, 0, long(), P),
+            Err(CoreError::Value(_))
+        ));
+    });
+}

@@ -182,8 +182,9 @@ pub fn entry() -> Result<Option<Entry>> {
     let head: Head = wire::decode_control(&message, 1 << 16).map_err(|_| by_hand())?;
     let own = fds.split_off(INHERITED.min(fds.len()));
     let mut inherited = fds.into_iter();
-    let (Some(memory), Some(requests), Some(server)) =
-        (inherited.next(), inherited.next(), inherited.next())
+    let mut next = || inherited.next();
+    let (Some(memory), Some(requests), Some(server), Some(post_in), Some(post_out)) =
+        (next(), next(), next(), next(), next())
     else {
         return Err(by_hand());
     };
@@ -191,6 +192,7 @@ pub fn entry() -> Result<Option<Entry>> {
         child::guard_parent(head.parent);
     }
     Session::attach(memory, head.slot())?;
+    crate::postoffice::attach([post_in, post_out]);
     forkserver::attach(requests, server);
     if forkserver {
         child::guard_main(head.slot());

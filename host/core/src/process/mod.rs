@@ -107,15 +107,16 @@ pub fn start(method: Method, job: Job<'_>, enter: Enter<'_>) -> Result<i32> {
     }
 }
 
-/// The descriptors that every process of a session has: the session's memory, and the forkserver's request socket.
+/// The descriptors that every process of a session has: the session's memory, the forkserver's request socket, and the post office's two.
 pub(crate) fn inherited() -> Vec<BorrowedFd<'static>> {
     let mut fds = vec![crate::session::session().fd()];
     fds.extend(forkserver::control());
+    fds.extend(crate::postoffice::fds().into_iter().flatten());
     fds
 }
 
 /// How many those are.
-pub(crate) const INHERITED: usize = 3;
+pub(crate) const INHERITED: usize = 5;
 
 /// A descriptor that is ready as soon as the process has ended; at once where `pid` is `None` (it has ended already).
 ///

@@ -44,8 +44,8 @@ pub(crate) struct Header {
     pub(crate) page_dirty: AtomicU32,
     /// No run of so many free pages was found below `page_high`; a hint.
     pub(crate) page_no_run: AtomicU32,
-    /// Random seed and other words that belong to the whole program.
-    pub(crate) post: [AtomicU64; 8],
+    /// Descriptors on their way.
+    pub(crate) desk: crate::postoffice::Desk,
 }
 // SAFETY: repr(C), atomics and a robust mutex.
 unsafe impl Shared for Header {}

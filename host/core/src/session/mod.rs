@@ -12,12 +12,14 @@ pub(crate) mod objects;
 pub(crate) mod pages;
 
 use crate::error::{CoreError, Result};
+use crate::postoffice::{Desk, Sockets};
 use crate::sys::memory::Region;
 use crate::sys::mutex::Guard;
 use crate::table::{self, SlotId};
 use layout::{Entry, Header, Layout, MAGIC, Slot};
 pub use objects::{ObjRef, ObjectKind, RawHandle};
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// A process's access to the session's memory. There is one in a process: [`session`].
@@ -27,6 +29,7 @@ pub struct Session {
     layout: Layout,
     /// This process's slot, packed.
     me: AtomicU64,
+    sockets: OnceLock<Sockets>,
 }
 
 static SESSION: AtomicPtr<Session> = AtomicPtr::new(std::ptr::null_mut());
@@ -80,6 +83,8 @@ impl Session {
         let session = Self::install(region, layout);
         let header = session.header();
         header.mutex.init();
+        header.desk.init();
+        session.set_sockets(Sockets::create()?);
         header.page_no_run.store(u32::MAX, Ordering::Relaxed);
         header.magic.store(MAGIC, Ordering::Release);
         let main = table::allocate("MainProcess", SlotId::NONE, false, 0)?;
@@ -122,6 +127,7 @@ impl Session {
             region,
             layout,
             me: AtomicU64::new(0),
+            sockets: OnceLock::new(),
         }));
         SESSION.store(std::ptr::from_ref(session).cast_mut(), Ordering::Release);
         session
@@ -157,6 +163,19 @@ impl Session {
             pages: pages::count(self),
             processes: table::all().len(),
         })
+    }
+
+    pub(crate) fn desk(&self) -> &'static Desk {
+        &self.header().desk
+    }
+
+    pub(crate) fn sockets(&self) -> Option<&Sockets> {
+        self.sockets.get()
+    }
+
+    /// Once in a process's life.
+    pub(crate) fn set_sockets(&self, sockets: Sockets) {
+        let _ = self.sockets.set(sockets);
     }
 
     pub(crate) fn region(&self) -> &Region {

@@ -14,7 +14,7 @@ use super::layout::{BODY_WORDS, Entry};
 use super::{Session, pages, session, try_session};
 use crate::error::{CoreError, Result};
 use crate::position::Position;
-use crate::{permit, queue};
+use crate::{permit, postoffice, queue};
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::rc::{Rc, Weak};
@@ -431,6 +431,7 @@ pub(crate) fn drop_all(session: &Session, slot: u32) {
 fn drop_reference(session: &Session, handle: RawHandle) {
     let mut left = vec![];
     let mut next = Some(handle);
+    let mut queues = false;
     while let Some(handle) = next {
         if let Some(entry) = session.entry(handle.index)
             && entry.generation.load(Relaxed) == handle.generation
@@ -442,11 +443,16 @@ fn drop_reference(session: &Session, handle: RawHandle) {
                 kind
             {
                 queue::carried(session, entry, &mut left);
+                queues = true;
             }
             // A damaged table leaks the object; there is nobody to tell.
             let _ = free(session, handle.index, entry);
         }
         next = left.pop();
+    }
+    if queues {
+        // Their items' descriptors.
+        let _ = postoffice::sweep(session, None);
     }
 }
 
