@@ -215,6 +215,11 @@ pub fn take_raised() -> Error {
         .unwrap_or_else(|| crate::error::raise(crate::error::Kind::KeyboardInterrupt, ""))
 }
 
+/// What [`raise_soon`] was given and no check for interrupts has come across: the last chance is the end of the process.
+pub fn take_unseen() -> Option<Error> {
+    RAISED.with_borrow_mut(Option::take)
+}
+
 fn interrupted(error: CoreError) -> Dynamic {
     let error = match error {
         CoreError::Interrupted(_) => take_raised(),

@@ -5,7 +5,7 @@ mod run;
 mod test_runner;
 mod ui;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use std::process::ExitCode;
 
 /// Runs Rhai scripts whose tasks run in processes of their own: Python's multiprocessing, its names and its meaning.
@@ -18,12 +18,7 @@ struct Cli {
     #[command(flatten)]
     common: run::Common,
     /// Arguments of the line of code: `sys::argv`.
-    #[arg(
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        requires = "code",
-        hide = true
-    )]
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true, hide = true)]
     args: Vec<String>,
     #[command(subcommand)]
     command: Option<Command>,
@@ -57,9 +52,25 @@ fn main() -> ExitCode {
         (Some(Command::Test(args)), _) => return test(args),
         (Some(Command::Check { script }), _) => run::check(&script),
         (None, Some(code)) => run::run_code(code, cli.args, &cli.common),
+        (None, None) if !cli.args.is_empty() => run::complain(&no_command(&cli.args)),
         (None, None) => run::run_stdin(&cli.common),
     };
     ExitCode::from(code)
+}
+
+/// What to say of a first word that is no command.
+fn no_command(args: &[String]) -> String {
+    let word = args[0].as_str();
+    if let Some(message) = run::stray_option(word) {
+        return message;
+    }
+    if word == "-" || word.ends_with(".rhai") || std::path::Path::new(word).is_file() {
+        return format!("'{word}' is no command: to run a script say `mphost run {word}`");
+    }
+    let command = Cli::command();
+    let names = command.get_subcommands().map(clap::Command::get_name);
+    let near = mphost_stdlib::api::suggest(word, names);
+    format!("there is no command '{word}'{near} (`mphost --help` lists them)")
 }
 
 fn test(args: test_runner::TestArgs) -> ExitCode {

@@ -50,6 +50,9 @@ pub(crate) fn run(args: RunArgs) -> u8 {
             "no script is given: `mphost run SCRIPT`, `mphost run -` for standard input, or `mphost run -e CODE`",
         );
     };
+    if let Some(message) = stray_option(script) {
+        return complain(&message);
+    }
     match read(script) {
         Ok(program) => execute(
             program,
@@ -190,7 +193,23 @@ fn near(path: &Path) -> String {
     mphost_stdlib::api::suggest(wanted, names.iter().map(String::as_str))
 }
 
-fn complain(message: &str) -> u8 {
+/// What to say of `word` in the place of a script or a command, if it looks like an option.
+///
+/// What follows a script is the script's own, so clap lets every option through there; one in front
+/// of it that nobody knows is a mistake.
+pub(crate) fn stray_option(word: &str) -> Option<String> {
+    if word == "-" || !word.starts_with('-') {
+        return None;
+    }
+    let option = word.split_once('=').map_or(word, |(name, _)| name);
+    let known = ["--start-method", "--help", "--version"];
+    let near = mphost_stdlib::api::suggest(option, known.into_iter());
+    Some(format!(
+        "there is no option '{option}'{near} (a script's own options come after its name; `mphost --help` lists the others)"
+    ))
+}
+
+pub(crate) fn complain(message: &str) -> u8 {
     let _ = mphost_stdlib::output::write_stderr(&format!("mphost: {message}\n"));
     exit::USAGE
 }

@@ -5,7 +5,7 @@
 
 use super::{Process, children};
 use crate::error::{Error, Kind, Result, ScriptError};
-use crate::runtime::runtime;
+use crate::runtime::{runtime, take_unseen};
 use crate::traceback::{self, Sources};
 use mphost_core::clock::Deadline;
 use mphost_core::table::{self, SlotStatus};
@@ -41,6 +41,10 @@ pub fn finish(
         Err(error) => report_uncaught(&error),
     };
     if let Err(error) = crate::run_exit_handlers(ctx) {
+        code = report_uncaught(&error.into_rhai(ctx.call_source(), Position::NONE));
+    }
+    // Output that got lost in the last steps must not look like success.
+    if let Some(error) = take_unseen() {
         code = report_uncaught(&error.into_rhai(ctx.call_source(), Position::NONE));
     }
     if let Err(error) = end_children() {

@@ -105,10 +105,10 @@ pub(crate) struct TestArgs {
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
     /// How many tests to run at a time [default: the number of processors]
-    #[arg(long, short, value_name = "N")]
+    #[arg(long, short, value_name = "N", value_parser = parse_count)]
     jobs: Option<NonZeroUsize>,
     /// Run each test N times
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = parse_count)]
     repeat: NonZeroUsize,
     /// Write a JUnit report
     #[arg(long, value_name = "FILE")]
@@ -122,6 +122,11 @@ pub(crate) struct TestArgs {
     /// Of each test's start methods take only these
     #[arg(long, value_name = "METHOD", value_delimiter = ',')]
     start_method: Vec<StartMethod>,
+}
+
+fn parse_count(text: &str) -> Result<NonZeroUsize, String> {
+    text.parse()
+        .map_err(|_| "it must be a whole number, 1 or more".to_owned())
 }
 
 /// What to test, and with what.
