@@ -1,5 +1,6 @@
 //! Processes, shared state and messages behind mphost. Plain Rust: no Rhai in it.
 
+pub mod alarm;
 pub mod barrier;
 mod board;
 pub mod clock;
@@ -10,6 +11,7 @@ pub mod event;
 pub mod eventcount;
 pub mod isolate;
 pub mod permit;
+pub mod pool;
 pub mod position;
 pub mod postoffice;
 pub mod process;

@@ -555,7 +555,8 @@ impl Queue {
         };
         self.put_message(&message, deadline, position, |room| {
             room.copy_from_slice(payload)
-        })
+        })?;
+        self.wake_getter()
     }
 
     /// [`Queue::put`] for a payload of `len` bytes that `fill` writes in place. It is called once,
@@ -578,7 +579,32 @@ impl Queue {
             fds: &[],
             flags,
         };
-        self.put_message(&message, deadline, position, fill)
+        self.put_message(&message, deadline, position, fill)?;
+        self.wake_getter()
+    }
+
+    /// [`Queue::put_fds`] that wakes nobody: the caller decides whether somebody shall look now
+    /// ([`Queue::wake_getter`]).
+    ///
+    /// # Errors
+    /// As [`Queue::put_fds`].
+    pub fn put_quietly(
+        &self,
+        payload: &[u8],
+        handles: &[RawHandle],
+        fds: &[BorrowedFd<'_>],
+        deadline: Deadline,
+        position: Position,
+    ) -> Result<()> {
+        let message = Message {
+            len: payload.len(),
+            handles,
+            fds,
+            flags: 0,
+        };
+        self.put_message(&message, deadline, position, |room| {
+            room.copy_from_slice(payload)
+        })
     }
 
     fn put_message(
@@ -596,13 +622,44 @@ impl Queue {
             if put.is_none() {
                 return Err(CoreError::Full);
             }
-            entry.events[GETTERS].wake(1);
             Ok(())
         });
         if result.is_err() {
             message.handles.iter().for_each(|h| session().release(*h));
         }
         result
+    }
+
+    /// Lets one of those who wait for an item look.
+    ///
+    /// # Errors
+    /// `ObjectGone`.
+    pub fn wake_getter(&self) -> Result<()> {
+        self.body()?.0.events[GETTERS].wake(1);
+        Ok(())
+    }
+
+    /// Waits until `puts` items have been put since the queue began, or `stop` says so, which is asked
+    /// after every wake-up: true, or false at the deadline. Takes nothing.
+    ///
+    /// # Errors
+    /// What the interrupt hook raises.
+    pub fn wait_for_puts(
+        &self,
+        puts: u64,
+        kind: WaitKind,
+        deadline: Deadline,
+        position: Position,
+        mut stop: impl FnMut() -> bool,
+    ) -> Result<bool> {
+        let (entry, body) = self.body()?;
+        let done = wait_until(
+            &entry.events[GETTERS],
+            self.info(kind, position),
+            deadline,
+            || Ok((body.puts.count.load(SeqCst) >= puts || stop()).then_some(())),
+        )?;
+        Ok(done.is_some())
     }
 
     fn try_put(

@@ -53,12 +53,16 @@ fn set(signo: i32, disposition: Disposition) -> Result<()> {
     signal::set(signo, disposition)
 }
 
-/// SIGURG interrupts a ppoll so that a kicked process looks; it has nothing else to say.
+/// SIGURG asks for attention: it interrupts the ppoll of a kicked process, and is what an
+/// [`alarm`](crate::alarm) sends.
 pub(crate) fn install_kick() -> Result<()> {
-    set(libc::SIGURG, Disposition::Call(nothing))
+    set(libc::SIGURG, Disposition::Call(attend))
 }
 
-extern "C" fn nothing(_: libc::c_int) {}
+extern "C" fn attend(_: libc::c_int) {
+    let _errno = SavedErrno::new();
+    request_attention();
+}
 
 extern "C" fn note(signo: libc::c_int) {
     let _errno = SavedErrno::new();

@@ -351,6 +351,11 @@ pub(crate) fn mark_dead(session: &'static Session, id: SlotId, raw_status: i32) 
     }
     session.header().deaths.fetch_add(1, SeqCst);
     slot.ended.wake_unconditionally();
+    let parent = SlotId::from_u64(slot.parent.load(SeqCst));
+    if parent != session.me() {
+        // Reaped by another process (the forkserver): the parent has no SIGCHLD to tell it.
+        kick(parent);
+    }
     if ExitStatus(raw_status).abnormal() {
         wake_all_waiters(session);
         if raw_status & 0x7f != 0 {
