@@ -51,6 +51,12 @@ pub fn native_function(name: String, pointer: FnPtr) {
     TABLES.with_borrow_mut(|tables| tables.natives.insert(name, pointer));
 }
 
+/// The native function of that full name, to be called in a process that the host itself starts.
+#[must_use]
+pub fn native(name: &str) -> Option<FnPtr> {
+    TABLES.with_borrow(|tables| tables.natives.get(name).cloned())
+}
+
 /// Makes the functions of a compiled script known, so that closures are found again by their names.
 pub fn script_functions(library: &rhai::Module) {
     TABLES.with_borrow_mut(|tables| {
@@ -130,6 +136,12 @@ impl Encoder {
         self.objects.iter().map(ObjRef::handle).collect()
     }
 
+    /// The session objects in the message, for a sender that sends it more than once.
+    #[must_use]
+    pub fn objects(&self) -> &[ObjRef] {
+        &self.objects
+    }
+
     /// Takes the message's references. From here on they belong to it: whoever drops it releases them.
     #[must_use]
     pub fn seal(&mut self) -> Vec<RawHandle> {
@@ -147,7 +159,8 @@ impl Encoder {
         self.value(value).map_err(|error| self.explain(root, error))
     }
 
-    fn explain(&mut self, root: &str, error: crate::error::Error) -> crate::error::Error {
+    /// The error of [`Encoder::value`] with the path to what can't travel; `root` is how the value is called.
+    pub fn explain(&mut self, root: &str, error: crate::error::Error) -> crate::error::Error {
         let mut path = root.to_owned();
         for part in self.path.drain(..).rev() {
             path.push_str(&part);

@@ -86,6 +86,7 @@ kinds! {
     CalledProcessError: Exception,
     TimeoutExpired: Exception,
     BrokenProcessPool: RuntimeError,
+    CancelledError: Exception,
     WorkerLostError: RuntimeError,
     OwnerDiedError: RuntimeError,
     DeadlockError: RuntimeError,

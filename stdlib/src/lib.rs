@@ -15,6 +15,7 @@ pub mod host;
 pub mod message;
 pub mod output;
 pub mod places;
+pub mod pool;
 pub mod process;
 pub mod queues;
 pub mod runtime;
@@ -35,6 +36,7 @@ pub fn register_all(registry: &mut Registry) {
     synchronize::register(registry);
     sharedctypes::register(registry);
     connection::register(registry);
+    pool::register(registry);
 }
 
 /// Makes `spawn` callable: Rhai reserves the word.
@@ -60,9 +62,13 @@ pub(crate) fn handle_signal(signal: i32) -> Result<()> {
 }
 
 /// Drops what a forked child has in memory but doesn't own.
-pub(crate) fn forget_parent() {}
+pub(crate) fn forget_parent() {
+    pool::forget_parent();
+}
 
 /// Runs what the script registered for its end.
 pub(crate) fn run_exit_handlers(_ctx: &NativeCallContext<'_>) -> Result<()> {
+    // The script's handlers may still use its pools; the children are ended next.
+    pool::end_all();
     Ok(())
 }

@@ -88,9 +88,7 @@ impl Claims {
             .ok_or(CoreError::OutOfMemory)?;
         let block = Block::create_as(ObjectKind::Pool, bytes, position)?;
         let claims = Self { block, workers };
-        claims
-            .word(OWNER)?
-            .store(session().me().to_u64(), Relaxed);
+        claims.word(OWNER)?.store(session().me().to_u64(), Relaxed);
         Ok(claims)
     }
 

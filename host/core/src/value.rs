@@ -183,6 +183,8 @@ handle_kinds! {
     Manager = 65,
     /// A process.
     Process = 80,
+    /// What a pool gives its workers: its queues and its record.
+    PoolLink = 81,
     /// A kind of the embedding program's own; its attributes say which.
     Other = 255,
 }

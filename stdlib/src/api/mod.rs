@@ -20,6 +20,7 @@ use rhai::{
     Shared,
 };
 use std::any::TypeId;
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
@@ -58,6 +59,24 @@ type Body = Rc<dyn Fn(&mut Call<'_>) -> Result>;
 /// Calls a method that is not known before the script runs: `m.get_task_queue()`. `None`: there is no such method.
 pub type DynamicMethods =
     Rc<dyn Fn(&NativeCallContext<'_>, &str, &mut [&mut Dynamic]) -> Result<Option<Dynamic>>>;
+
+/// What makes an iterator of a value.
+pub type Iterate = Rc<
+    dyn Fn(
+        Dynamic,
+    ) -> Box<dyn Iterator<Item = std::result::Result<Dynamic, Box<rhai::EvalAltResult>>>>,
+>;
+
+thread_local! {
+    /// Rhai keeps its iterators to itself; these are those of this crate's types.
+    static ITERATORS: RefCell<HashMap<TypeId, Iterate>> = RefCell::new(HashMap::new());
+}
+
+/// What iterates over values of one of this crate's types, for calls that take "items".
+#[must_use]
+pub fn iterator(of: TypeId) -> Option<Iterate> {
+    ITERATORS.with_borrow(|all| all.get(&of).cloned())
+}
 
 /// Collects what the rooms register, then hands it to an engine.
 pub struct Registry {
@@ -387,11 +406,11 @@ impl<T: Clone + 'static> Class<'_, T> {
     where
         I: Iterator<Item = std::result::Result<Dynamic, Box<rhai::EvalAltResult>>> + 'static,
     {
+        let items: Iterate = Rc::new(move |value| Box::new(items(value.cast::<T>())));
+        ITERATORS.with_borrow_mut(|all| all.insert(TypeId::of::<T>(), items.clone()));
         self.registry
             .global
-            .set_iter_result(TypeId::of::<T>(), move |value| {
-                Box::new(items(value.cast::<T>()))
-            });
+            .set_iter_result(TypeId::of::<T>(), move |value| items(value));
         self
     }
 
