@@ -366,6 +366,16 @@ impl<'a> Decoder<'a> {
         Ok(value)
     }
 
+    /// Reads the rest of a message whose head the caller has read itself.
+    #[must_use]
+    pub fn over(reader: Reader<'a>, fds: Vec<OwnedFd>, references: References) -> Self {
+        Self {
+            reader,
+            fds: fds.into_iter().map(Some).collect(),
+            references,
+        }
+    }
+
     /// The core's reader, for what is no script value.
     pub fn reader(&mut self) -> &mut Reader<'a> {
         &mut self.reader

@@ -11,6 +11,8 @@ use crate::error::{Result, ScriptError};
 use mphost_core::clock::Deadline;
 use mphost_core::position::Position;
 use mphost_core::session::ObjRef;
+use smallvec::SmallVec;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What has become of a task, or of all of them.
 pub(super) enum Event {
@@ -41,12 +43,32 @@ pub(super) struct Running {
     pub(super) since: u64,
 }
 
-/// A task, ready to be sent, perhaps more than once.
+/// A task, kept to be sent again.
 #[derive(Debug, Default)]
 pub(super) struct Message {
     pub(super) bytes: Vec<u8>,
     /// What it refers to.
     pub(super) objects: Vec<ObjRef>,
+    /// What travels beside it.
+    pub(super) fds: Vec<OwnedFd>,
+}
+
+impl Message {
+    /// The message to send.
+    pub(super) fn parcel(&self) -> Parcel<'_> {
+        Parcel {
+            bytes: &self.bytes,
+            objects: self.objects.iter().collect(),
+            fds: self.fds.iter().map(AsFd::as_fd).collect(),
+        }
+    }
+}
+
+/// A task on its way: its message (whose first value is its id), the session objects in it, and what travels beside it.
+pub(super) struct Parcel<'a> {
+    pub(super) bytes: &'a [u8],
+    pub(super) objects: SmallVec<[&'a ObjRef; 2]>,
+    pub(super) fds: SmallVec<[BorrowedFd<'a>; 2]>,
 }
 
 /// What runs tasks.
@@ -54,8 +76,8 @@ pub(super) trait Dispatch {
     /// How many tasks can run at a time.
     fn workers(&self) -> usize;
 
-    /// Hands a task over: its message, and the objects in it. Its id is the message's first value.
-    fn submit(&self, bytes: &[u8], objects: &mut dyn Iterator<Item = &ObjRef>) -> Result<()>;
+    /// Hands a task over.
+    fn submit(&self, parcel: &Parcel<'_>) -> Result<()>;
 
     /// Takes back those waiting tasks that `unwanted` names.
     fn withdraw(&self, unwanted: &dyn Fn(u64) -> bool) -> Result<()>;

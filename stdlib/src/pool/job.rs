@@ -144,14 +144,6 @@ impl Job {
         }
     }
 
-    /// How many calls have been reported, for a progress bar.
-    pub(super) fn reported(&self) -> usize {
-        match &*self.body.borrow() {
-            Body::Map(map) => map.values.len().saturating_sub(map.left * map.chunk),
-            _ => 0,
-        }
-    }
-
     /// Takes the report of task number `index`; true if the job is complete with it.
     pub(super) fn accept(&self, index: usize, report: Report) -> bool {
         match &mut *self.body.borrow_mut() {

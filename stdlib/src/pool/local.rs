@@ -6,7 +6,7 @@
 //! Invariants: a worker's place is given to another one only after what its process had claimed is settled; nothing is borrowed while a
 //! process is started, since a forked child goes on with everything as it is at that moment.
 
-use super::dispatch::{Dispatch, Event, Running, WorkerEnd};
+use super::dispatch::{Dispatch, Event, Message, Parcel, Running, WorkerEnd};
 use super::task::{self, Report};
 use super::{NATIVE_WORKER, link};
 use crate::error::{Error, Kind, Result, ScriptError, raise};
@@ -18,7 +18,7 @@ use mphost_core::pool::{Claims, Stage};
 use mphost_core::position::Position;
 use mphost_core::process::Method;
 use mphost_core::queue::{Item, Queue};
-use mphost_core::session::{ObjRef, ObjectKind, RawHandle, session};
+use mphost_core::session::{ObjectKind, RawHandle, session};
 use mphost_core::table::ExitStatus;
 use mphost_core::wait::WaitKind;
 use nix::sys::signal::Signal;
@@ -149,6 +149,18 @@ impl Local {
         Ok(())
     }
 
+    fn put(&self, parcel: &Parcel<'_>, flags: u32) -> Result<()> {
+        let handles: SmallVec<[RawHandle; 2]> = parcel
+            .objects
+            .iter()
+            .map(|object| object.export())
+            .collect();
+        let (at, never) = (Position::default(), Deadline::NEVER);
+        Ok(self
+            .tasks
+            .put_fds(parcel.bytes, &handles, &parcel.fds, flags, never, at)?)
+    }
+
     fn worker(&self, index: usize) -> Option<Process> {
         self.crew.borrow()[index].clone()
     }
@@ -269,25 +281,37 @@ fn worker_function() -> Result<FnPtr> {
 enum Taken {
     Read(u64, Result<Report>),
     /// Its values refer to shared objects: they are made outside of the queue's critical section.
-    Copied(Vec<u8>, SmallVec<[ObjRef; 2]>),
+    Copied(Copied),
 }
 
-fn take(item: Item<'_>) -> Taken {
-    if item.handles.is_empty() {
-        return Taken::Read(task::id_of(item.payload), Report::read(item.payload));
+/// An item out of its queue, with references of its own.
+struct Copied {
+    message: Message,
+    flags: u32,
+}
+
+impl Copied {
+    fn new(item: &Item<'_>) -> Result<Self> {
+        let objects = item.handles.iter().map(|handle| session().claim(*handle));
+        let message = Message {
+            bytes: item.payload.to_vec(),
+            objects: objects.collect::<std::result::Result<_, CoreError>>()?,
+            fds: item.fds()?,
+        };
+        Ok(Self {
+            message,
+            flags: item.flags,
+        })
     }
-    Taken::Copied(item.payload.to_vec(), claimed(&item))
 }
 
-fn claimed(item: &Item<'_>) -> SmallVec<[ObjRef; 2]> {
-    item.handles
-        .iter()
-        .filter_map(|handle| session().claim(*handle).ok())
-        .collect()
-}
-
-fn export<'a>(objects: impl Iterator<Item = &'a ObjRef>) -> SmallVec<[RawHandle; 2]> {
-    objects.map(ObjRef::export).collect()
+fn take(item: Item<'_>) -> Result<Taken> {
+    let fds = item.fds()?;
+    if item.handles.is_empty() && fds.is_empty() {
+        let report = Report::read(item.payload, fds);
+        return Ok(Taken::Read(task::id_of(item.payload), report));
+    }
+    Ok(Taken::Copied(Copied::new(&item)?))
 }
 
 impl Dispatch for Local {
@@ -295,35 +319,25 @@ impl Dispatch for Local {
         self.claims.workers()
     }
 
-    fn submit(&self, bytes: &[u8], objects: &mut dyn Iterator<Item = &ObjRef>) -> Result<()> {
-        let handles = export(objects);
-        Ok(self
-            .tasks
-            .put(bytes, &handles, 0, Deadline::NEVER, Position::default())?)
+    fn submit(&self, parcel: &Parcel<'_>) -> Result<()> {
+        self.put(parcel, 0)
     }
 
     fn withdraw(&self, unwanted: &dyn Fn(u64) -> bool) -> Result<()> {
-        let mut kept: Vec<(Vec<u8>, SmallVec<[ObjRef; 2]>, u32)> = Vec::new();
+        let mut kept: Vec<Copied> = Vec::new();
         loop {
             let taken = self.tasks.get(Deadline::NOW, Position::default(), |item| {
                 let wanted = item.flags == STOP || !unwanted(task::id_of(item.payload));
-                wanted.then(|| (item.payload.to_vec(), claimed(&item), item.flags))
+                wanted.then(|| Copied::new(&item))
             });
             match taken {
-                Ok(item) => kept.extend(item),
+                Ok(item) => kept.extend(item.transpose()?),
                 Err(CoreError::Empty) => break,
                 Err(error) => return Err(error.into()),
             }
         }
-        for (bytes, objects, flags) in kept {
-            let handles = export(objects.iter());
-            self.tasks.put(
-                &bytes,
-                &handles,
-                flags,
-                Deadline::NEVER,
-                Position::default(),
-            )?;
+        for item in kept {
+            self.put(&item.message.parcel(), item.flags)?;
         }
         Ok(())
     }
@@ -331,8 +345,16 @@ impl Dispatch for Local {
     fn drain(&self, sink: &mut dyn FnMut(Event)) -> Result<()> {
         loop {
             let (task, report) = match self.reports.get(Deadline::NOW, Position::default(), take) {
-                Ok(Taken::Read(task, report)) => (task, report),
-                Ok(Taken::Copied(bytes, _objects)) => (task::id_of(&bytes), Report::read(&bytes)),
+                Ok(Ok(Taken::Read(task, report))) => (task, report),
+                Ok(Ok(Taken::Copied(Copied { message, .. }))) => {
+                    let Message {
+                        bytes,
+                        fds,
+                        objects: _objects,
+                    } = message;
+                    (task::id_of(&bytes), Report::read(&bytes, fds))
+                }
+                Ok(Err(error)) => return Err(error),
                 Err(CoreError::Empty) => return Ok(()),
                 Err(error) => return Err(error.into()),
             };

@@ -7,6 +7,7 @@
 //! Unlike Python's, a pool outlives its workers: a task whose worker died fails alone, an initializer that fails breaks the pool
 //! instead of being tried for ever, and a callback that throws is reported.
 
+mod attend;
 mod calls;
 mod dispatch;
 mod imap;
@@ -16,6 +17,7 @@ mod job;
 mod link;
 mod local;
 mod result;
+mod submit;
 mod task;
 mod tasks;
 mod worker;

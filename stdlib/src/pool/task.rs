@@ -12,6 +12,7 @@ use crate::error::{Kind, Result, raise};
 use mphost_core::session::ObjRef;
 use mphost_core::wire::{Reader, Token};
 use rhai::{Array, Dynamic, FnPtr};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// What came of one call: its value, or what it threw.
 pub(super) type Outcome = std::result::Result<Dynamic, Dynamic>;
@@ -42,6 +43,7 @@ impl Shape {
 pub(super) struct Function {
     bytes: Vec<u8>,
     objects: Vec<ObjRef>,
+    fds: Vec<OwnedFd>,
 }
 
 impl Function {
@@ -51,10 +53,10 @@ impl Function {
     /// `PicklingError` where something that it has captured can't travel.
     pub(super) fn new(pointer: &FnPtr) -> Result<Self> {
         let encoder = crate::convert::encode("func", &Dynamic::from(pointer.clone()))?;
-        no_descriptors(&encoder, "func")?;
         Ok(Self {
             bytes: encoder.bytes().to_vec(),
             objects: encoder.objects().to_vec(),
+            fds: duplicates(&encoder.borrowed_fds()?)?,
         })
     }
 
@@ -62,6 +64,24 @@ impl Function {
     pub(super) fn objects(&self) -> impl Iterator<Item = &ObjRef> {
         self.objects.iter()
     }
+
+    /// The descriptors that it has captured: they travel behind those of the arguments.
+    pub(super) fn fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        self.fds.iter().map(AsFd::as_fd)
+    }
+}
+
+/// Descriptors that live as long as a message may be sent again.
+///
+/// # Errors
+/// `OSError` where there is no room for them.
+pub(super) fn duplicates(fds: &[BorrowedFd<'_>]) -> Result<Vec<OwnedFd>> {
+    fds.iter()
+        .map(|fd| {
+            fd.try_clone_to_owned()
+                .map_err(|e| crate::core_error::from_io(&e, "dup", None).into())
+        })
+        .collect()
 }
 
 /// Writes a task of one call; `kwds` is `()` or the map that follows the arguments.
@@ -77,8 +97,7 @@ pub(super) fn write_call(
 ) -> Result<()> {
     head(encoder, id, Shape::Call, function);
     encoder.value_at("args", args)?;
-    encoder.value_at("kwds", kwds)?;
-    no_descriptors(encoder, "args")
+    encoder.value_at("kwds", kwds)
 }
 
 /// Writes a task of one call for each item; `first` is the first one's place in the input.
@@ -104,24 +123,15 @@ pub(super) fn write_chunk(
         }
     }
     encoder.writer().end();
-    no_descriptors(encoder, "items")
+    Ok(())
 }
 
 fn head(encoder: &mut Encoder, id: u64, shape: Shape, function: &Function) {
     let writer = encoder.writer();
     writer.int(id.cast_signed());
     writer.int(shape.number());
+    writer.int(function.fds.len().try_into().unwrap_or(i64::MAX));
     writer.blob(&function.bytes);
-}
-
-fn no_descriptors(encoder: &Encoder, what: &str) -> Result<()> {
-    if encoder.fds().is_empty() {
-        return Ok(());
-    }
-    Err(raise(
-        Kind::PicklingError,
-        format!("a connection or socket can't travel through a pool ({what})"),
-    ))
 }
 
 /// The id with which a message begins; 0, which no task has, if it is malformed.
@@ -137,19 +147,21 @@ pub(super) struct Task<'a> {
     pub(super) shape: Shape,
     /// The function's message.
     pub(super) function: &'a [u8],
+    /// The descriptors that the function has captured.
+    pub(super) captured: Vec<OwnedFd>,
     decoder: Decoder<'a>,
 }
 
 impl<'a> Task<'a> {
-    /// Reads all but the arguments.
+    /// Reads all but the arguments; `fds` came beside the message.
     ///
     /// # Errors
     /// Where the message is malformed.
-    pub(super) fn read(message: &'a [u8]) -> Result<Self> {
-        let mut decoder = Decoder::new(message, Vec::new(), References::Claim)?;
-        let reader = decoder.reader();
+    pub(super) fn read(message: &'a [u8], mut fds: Vec<OwnedFd>) -> Result<Self> {
+        let mut reader = Reader::new(message).map_err(|e| from_wire(&e))?;
         let mut next = || reader.next_token().map_err(|e| from_wire(&e));
-        let (Token::Int(_), Token::Int(shape), Token::Blob(function)) = (next()?, next()?, next()?)
+        let (Token::Int(_), Token::Int(shape), Token::Int(captured), Token::Blob(function)) =
+            (next()?, next()?, next()?, next()?)
         else {
             return Err(malformed());
         };
@@ -157,10 +169,16 @@ impl<'a> Task<'a> {
             .into_iter()
             .find(|known| known.number() == shape)
             .ok_or_else(malformed)?;
+        let own = usize::try_from(captured)
+            .ok()
+            .and_then(|captured| fds.len().checked_sub(captured))
+            .ok_or_else(malformed)?;
+        let captured = fds.split_off(own);
         Ok(Self {
             shape,
             function,
-            decoder,
+            captured,
+            decoder: Decoder::over(reader, fds, References::Claim),
         })
     }
 
@@ -193,8 +211,8 @@ impl<'a> Task<'a> {
 ///
 /// # Errors
 /// Where this process doesn't have the function, or can't make what it has captured.
-pub(super) fn read_function(message: &[u8]) -> Result<FnPtr> {
-    Decoder::new(message, Vec::new(), References::Claim)?
+pub(super) fn read_function(message: &[u8], fds: Vec<OwnedFd>) -> Result<FnPtr> {
+    Decoder::new(message, fds, References::Claim)?
         .only_value()?
         .try_cast::<FnPtr>()
         .ok_or_else(malformed)
@@ -267,16 +285,16 @@ pub(super) fn write_report(encoder: &mut Encoder, id: u64, report: &Report) -> R
             }
         }
     }
-    no_descriptors(encoder, "result")
+    Ok(())
 }
 
 impl Report {
-    /// Reads a report behind its id.
+    /// Reads a report; `fds` came beside it.
     ///
     /// # Errors
     /// Where something in it can't be made in this process.
-    pub(super) fn read(message: &[u8]) -> Result<Self> {
-        let mut decoder = Decoder::new(message, Vec::new(), References::Claim)?;
+    pub(super) fn read(message: &[u8], fds: Vec<OwnedFd>) -> Result<Self> {
+        let mut decoder = Decoder::new(message, fds, References::Claim)?;
         let number = |decoder: &mut Decoder<'_>| -> Result<i64> {
             match decoder.reader().next_token().map_err(|e| from_wire(&e))? {
                 Token::Int(number) => Ok(number),

@@ -19,6 +19,7 @@ use mphost_core::{table, wait};
 use rhai::{Array, Dynamic, EvalAltResult, FnPtr, NativeCallContext};
 use smallvec::SmallVec;
 use std::cell::Cell;
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 /// How many functions a worker remembers.
@@ -94,6 +95,7 @@ impl Worker<'_> {
         } = self.given;
         let mut message = std::mem::take(&mut self.message);
         let mut kept: SmallVec<[ObjRef; 2]> = SmallVec::new();
+        let mut fds = Ok(Vec::new());
         let id = Cell::new(0);
         let flags = tasks.get_with(
             Deadline::NEVER,
@@ -103,16 +105,15 @@ impl Worker<'_> {
                 message.clear();
                 message.extend_from_slice(item.payload);
                 kept.clear();
-                kept.extend(
-                    item.handles
-                        .iter()
-                        .filter_map(|handle| session().claim(*handle).ok()),
-                );
-                id.set(if item.flags == STOP {
+                let objects = item.handles.iter();
+                kept.extend(objects.filter_map(|handle| session().claim(*handle).ok()));
+                fds = item.fds();
+                let id_of = if item.flags == STOP {
                     0
                 } else {
                     task::id_of(item.payload)
-                });
+                };
+                id.set(id_of);
                 item.flags
             },
             |number| {
@@ -127,7 +128,7 @@ impl Worker<'_> {
             tasks.put(&[], &[], STOP, Deadline::NEVER, Position::default())?;
             return Ok(false);
         }
-        let report = match self.perform(&message) {
+        let report = match self.perform(&message, fds) {
             Ok(report) => report,
             Err(Ended::Exit(error)) => return Err(Error::Rhai(error)),
             Err(Ended::Thrown(value)) => Report::One(Err(value)),
@@ -149,9 +150,19 @@ impl Worker<'_> {
         Ok(true)
     }
 
-    fn perform(&mut self, message: &[u8]) -> std::result::Result<Report, Ended> {
-        let mut task = Task::read(message).map_err(|e| self.refused(e))?;
-        let function = self.function(task.function).map_err(|e| self.refused(e))?;
+    fn perform(
+        &mut self,
+        message: &[u8],
+        fds: mphost_core::error::Result<Vec<OwnedFd>>,
+    ) -> std::result::Result<Report, Ended> {
+        let mut task = fds
+            .map_err(Error::from)
+            .and_then(|fds| Task::read(message, fds))
+            .map_err(|e| self.refused(e))?;
+        let captured = std::mem::take(&mut task.captured);
+        let function = self
+            .function(task.function, captured)
+            .map_err(|e| self.refused(e))?;
         if task.shape == Shape::Call {
             let args = task.arguments().map_err(|e| self.refused(e))?;
             return Ok(Report::One(self.call(&function, args)?));
@@ -204,11 +215,11 @@ impl Worker<'_> {
     }
 
     /// The function of a message; remembered, if it has captured nothing that another call could see changed.
-    fn function(&mut self, message: &[u8]) -> Result<FnPtr> {
+    fn function(&mut self, message: &[u8], fds: Vec<OwnedFd>) -> Result<FnPtr> {
         if let Some((_, known)) = self.functions.iter().find(|(bytes, _)| bytes == message) {
             return Ok(known.clone());
         }
-        let function = task::read_function(message)?;
+        let function = task::read_function(message, fds)?;
         if function.iter_curry().all(is_plain) {
             if self.functions.len() == REMEMBERED {
                 self.functions.remove(0);
@@ -262,16 +273,8 @@ impl Worker<'_> {
         let handles = self.encoder.seal();
         let bytes = self.encoder.bytes();
         let reports = &self.given.reports;
-        reports.put_quietly(
-            bytes.len(),
-            &handles,
-            0,
-            Deadline::NEVER,
-            Position::default(),
-            |room| {
-                room.copy_from_slice(bytes);
-            },
-        )?;
+        let fds = self.encoder.borrowed_fds()?;
+        reports.put_quietly(bytes, &handles, &fds, Deadline::NEVER, Position::default())?;
         // A caller that waits for many results is woken once they are there.
         let wanted = self.given.claims.wanted()?;
         if wanted == 0 || reports.puts()? >= wanted {
