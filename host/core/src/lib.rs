@@ -10,6 +10,7 @@ pub mod error;
 pub mod event;
 pub mod eventcount;
 pub mod isolate;
+pub mod names;
 pub mod permit;
 pub mod pool;
 pub mod position;

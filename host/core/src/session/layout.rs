@@ -44,6 +44,8 @@ pub(crate) struct Header {
     pub(crate) page_dirty: AtomicU32,
     /// No run of so many free pages was found below `page_high`; a hint.
     pub(crate) page_no_run: AtomicU32,
+    /// The first table of names, or 0. See `names`.
+    pub(crate) names: AtomicU64,
     /// Descriptors on their way.
     pub(crate) desk: crate::postoffice::Desk,
 }
