@@ -9,7 +9,7 @@
 use crate::api::{Call, Registry, type_name};
 use crate::convert::{self, Decoder, Encoder, References};
 use crate::error::{Kind, Result, ScriptError, raise};
-use crate::{handle, message, places, sharedctypes, with};
+use crate::{handle, message, places, shared_memory, sharedctypes, with};
 use mphost_core::clock::Deadline;
 use mphost_core::connection::{self as core, Framing};
 use mphost_core::position::Position;
@@ -348,7 +348,7 @@ fn decode(head: HandleHead, decoder: &mut Decoder<'_>) -> Result {
 
 /// The memory that bytes can be received into.
 fn memory(target: &Dynamic) -> Result<Block> {
-    sharedctypes::memory(target).ok_or_else(|| {
+    sharedctypes::memory(target).or_else(|| shared_memory::memory(target)).ok_or_else(|| {
         raise(
             Kind::TypeError,
             format!(

@@ -10,6 +10,7 @@ pub mod context;
 pub mod convert;
 pub mod core_error;
 pub mod error;
+pub mod given;
 pub mod handle;
 pub mod host;
 pub mod message;
@@ -19,6 +20,7 @@ pub mod pool;
 pub mod process;
 pub mod queues;
 pub mod runtime;
+pub mod shared_memory;
 pub mod sharedctypes;
 pub mod synchronize;
 pub mod traceback;
@@ -35,6 +37,7 @@ pub fn register_all(registry: &mut Registry) {
     queues::register(registry);
     synchronize::register(registry);
     sharedctypes::register(registry);
+    shared_memory::register(registry);
     connection::register(registry);
     pool::register(registry);
 }

@@ -195,7 +195,9 @@ fn common<T: Row>(class: &mut Class<'_, T>) {
         .iterate(|array| {
             let cells = array.cells().clone();
             (0..cells.len).map(move |index| {
-                cells.code.load(&cells.block, index).map_err(|error| error.into_rhai(None, Position::NONE))
+                let bits = cells.code.load(&cells.block, index);
+                bits.and_then(|bits| cells.code.decode(bits))
+                    .map_err(|error| error.into_rhai(None, Position::NONE))
             })
         })
         .method("len()", "How many elements there are.", |call| Ok(Dynamic::from(call.this::<T>().cells().length())))
@@ -222,17 +224,18 @@ fn common<T: Row>(class: &mut Class<'_, T>) {
         )
         .getter("value", "Arrays of 'c' and 'u': what stands before the first zero, as a blob or a string.", |call| {
             let array = call.this::<T>();
-            text_of(&array, "value")?.text()
+            text_of(&array, "value")?.text(call.ctx.call_position())
         })
         .setter("value", |call| {
             let array = call.this::<T>();
-            text_of(&array, "value")?.set_text(&call.take(0))?;
+            let text = call.take(0);
+            text_of(&array, "value")?.set_text(&text, call.ctx.call_position())?;
             Ok(Dynamic::UNIT)
         })
         .getter("raw", "Arrays of 'c': all bytes, as a blob.", |call| {
             let array = call.this::<T>();
             let cells = bytes_of(&array)?;
-            cells.get_range(0..cells.len)
+            cells.get_range(0..cells.len, call.ctx.call_position())
         })
         .setter("raw", |call| {
             let array = call.this::<T>();
@@ -244,7 +247,7 @@ fn common<T: Row>(class: &mut Class<'_, T>) {
                     format!("byte string too long: {} in an array of {}", raw.len(), cells.len),
                 ));
             }
-            cells.block.write(0, &raw)?;
+            cells.set_bytes(&raw, call.ctx.call_position())?;
             Ok(Dynamic::UNIT)
         });
 }
@@ -310,14 +313,17 @@ fn fast<T: Row>(module: &mut rhai::Module, cells: impl Fn(&T) -> &Rc<Cells> + Co
     getter().set_into_module(
         module,
         move |ctx: NativeCallContext<'_>, array: &mut T, index: i64| -> Outcome {
-            placed(&ctx, cells(array).get(index))
+            placed(&ctx, cells(array).get(index, ctx.call_position()))
         },
     );
     getter().set_into_module(
         module,
         move |ctx: NativeCallContext<'_>, array: &mut T, range: Range<i64>| -> Outcome {
             let cells = cells(array);
-            placed(&ctx, cells.get_range(cells.range(range.start, range.end)))
+            placed(
+                &ctx,
+                cells.get_range(cells.range(range.start, range.end), ctx.call_position()),
+            )
         },
     );
     getter().set_into_module(
@@ -326,7 +332,10 @@ fn fast<T: Row>(module: &mut rhai::Module, cells: impl Fn(&T) -> &Rc<Cells> + Co
             let cells = cells(array);
             placed(
                 &ctx,
-                cells.get_range(cells.range_inclusive(*range.start(), *range.end())),
+                cells.get_range(
+                    cells.range_inclusive(*range.start(), *range.end()),
+                    ctx.call_position(),
+                ),
             )
         },
     );
@@ -336,7 +345,9 @@ fn fast<T: Row>(module: &mut rhai::Module, cells: impl Fn(&T) -> &Rc<Cells> + Co
               array: &mut T,
               index: i64,
               value: Dynamic|
-              -> Outcome<()> { placed(&ctx, cells(array).set(index, &value)) },
+              -> Outcome<()> {
+            placed(&ctx, cells(array).set(index, &value, ctx.call_position()))
+        },
     );
     setter().set_into_module(
         module,
@@ -348,7 +359,11 @@ fn fast<T: Row>(module: &mut rhai::Module, cells: impl Fn(&T) -> &Rc<Cells> + Co
             let cells = cells(array);
             placed(
                 &ctx,
-                cells.set_range(cells.range(range.start, range.end), &values),
+                cells.set_range(
+                    cells.range(range.start, range.end),
+                    &values,
+                    ctx.call_position(),
+                ),
             )
         },
     );
@@ -362,7 +377,11 @@ fn fast<T: Row>(module: &mut rhai::Module, cells: impl Fn(&T) -> &Rc<Cells> + Co
             let cells = cells(array);
             placed(
                 &ctx,
-                cells.set_range(cells.range_inclusive(*range.start(), *range.end()), &values),
+                cells.set_range(
+                    cells.range_inclusive(*range.start(), *range.end()),
+                    &values,
+                    ctx.call_position(),
+                ),
             )
         },
     );

@@ -4,13 +4,13 @@
 
 use super::typecode::TypeCode;
 use crate::convert::{Decoder, Encoder};
-use crate::error::{Kind, Result, raise};
+use crate::error::{Error, Kind, Result, raise};
+use crate::given::{Given, fingerprint};
 use crate::handle;
-use mphost_core::position::Position;
 use mphost_core::session::ObjRef;
 use mphost_core::shared::Block;
 use mphost_core::value::HandleKind;
-use rhai::{Array, Dynamic};
+use rhai::{Array, Dynamic, Position};
 use std::ops::Range;
 
 /// Elements in shared memory.
@@ -18,11 +18,16 @@ pub(crate) struct Cells {
     pub(super) block: Block,
     pub(super) code: TypeCode,
     pub(super) len: usize,
+    given: Given,
 }
 
 impl Cells {
     /// `len` new elements, all zero.
-    pub(super) fn create(code: TypeCode, len: usize, position: Position) -> Result<Self> {
+    pub(super) fn create(
+        code: TypeCode,
+        len: usize,
+        position: mphost_core::position::Position,
+    ) -> Result<Self> {
         let bytes = len
             .checked_mul(code.size())
             .ok_or(mphost_core::error::CoreError::OutOfMemory)?;
@@ -30,7 +35,25 @@ impl Cells {
             block: Block::create(bytes, position)?,
             code,
             len,
+            given: Given::default(),
         })
+    }
+
+    /// All of a block.
+    pub(crate) fn over(block: Block, code: TypeCode) -> Self {
+        let len = block.len() / code.size();
+        let given = Given::default();
+        Self {
+            block,
+            code,
+            len,
+            given,
+        }
+    }
+
+    /// The memory.
+    pub(crate) fn block(&self) -> &Block {
+        &self.block
     }
 
     /// Those that a message tells of: the attribute is the type code's letter.
@@ -44,9 +67,7 @@ impl Cells {
             .read_lock::<rhai::ImmutableString>()
             .ok_or_else(|| handle::malformed(kind))?;
         let code = TypeCode::parse(&letter)?;
-        let block = Block::from_ref(object)?;
-        let len = block.len() / code.size();
-        Ok(Self { block, code, len })
+        Ok(Self::over(Block::from_ref(object)?, code))
     }
 
     pub(super) fn write_code(&self, encoder: &mut Encoder) {
@@ -56,7 +77,7 @@ impl Cells {
     }
 
     /// The place of a script's index: negative ones count from the end.
-    pub(super) fn index(&self, index: i64) -> Result<usize> {
+    pub(crate) fn index(&self, index: i64) -> Result<usize> {
         let from_start = if index < 0 {
             index.saturating_add(self.length())
         } else {
@@ -77,12 +98,12 @@ impl Cells {
         clippy::cast_possible_wrap,
         reason = "no block is longer than the address space's positive half"
     )]
-    pub(super) fn length(&self) -> i64 {
+    pub(crate) fn length(&self) -> i64 {
         self.len as i64
     }
 
     /// The places that a script's range means: negative ends count from the end, and it is cut off where the array ends.
-    pub(super) fn range(&self, start: i64, end: i64) -> Range<usize> {
+    pub(crate) fn range(&self, start: i64, end: i64) -> Range<usize> {
         let start = self.clip(start);
         start..self.clip(end).max(start)
     }
@@ -97,7 +118,7 @@ impl Cells {
     }
 
     /// The same for `start..=last`.
-    pub(super) fn range_inclusive(&self, start: i64, last: i64) -> Range<usize> {
+    pub(crate) fn range_inclusive(&self, start: i64, last: i64) -> Range<usize> {
         // The one behind -1 is the end, not the start.
         let end = if last == -1 {
             self.length()
@@ -107,39 +128,68 @@ impl Cells {
         self.range(start, end)
     }
 
-    pub(super) fn get(&self, index: i64) -> Result {
-        self.code.load(&self.block, self.index(index)?)
+    /// One element; `at` is where the script asks for it.
+    pub(crate) fn get(&self, index: i64, at: Position) -> Result {
+        let index = self.index(index)?;
+        let bits = self.code.load(&self.block, index)?;
+        self.given.note(at, index, bits);
+        self.code.decode(bits)
     }
 
-    pub(super) fn set(&self, index: i64, value: &Dynamic) -> Result<()> {
-        self.code.store(&self.block, self.index(index)?, value)
+    pub(crate) fn set(&self, index: i64, value: &Dynamic, at: Position) -> Result<()> {
+        let index = self.index(index)?;
+        let bits = self.code.encode(value)?;
+        if self.given.is_written_back(at, index, bits) {
+            return Ok(());
+        }
+        self.code.store(&self.block, index, bits)
     }
 
-    pub(super) fn raw(&self, range: Range<usize>) -> Result<Vec<u8>> {
+    pub(crate) fn raw(&self, range: Range<usize>) -> Result<Vec<u8>> {
         let size = self.code.size();
         let mut raw = vec![0; range.len() * size];
         self.block.read(range.start * size, &mut raw)?;
         Ok(raw)
     }
 
-    pub(super) fn get_range(&self, range: Range<usize>) -> Result {
-        self.code.decode_all(self.raw(range)?)
+    pub(super) fn get_range(&self, range: Range<usize>, at: Position) -> Result {
+        self.code.decode_all(self.give(range, at)?)
     }
 
-    pub(super) fn set_range(&self, range: Range<usize>, values: &Dynamic) -> Result<()> {
+    pub(crate) fn set_range(
+        &self,
+        range: Range<usize>,
+        values: &Dynamic,
+        at: Position,
+    ) -> Result<()> {
         let size = self.code.size();
         let raw = self.code.encode_all(values)?;
         if raw.len() != range.len() * size {
-            return Err(raise(
-                Kind::ValueError,
-                format!(
-                    "Can only assign sequence of same size: {} values to {} places",
-                    raw.len() / size,
-                    range.len()
-                ),
-            ));
+            return Err(wrong_size(raw.len() / size, range.len()));
+        }
+        if self
+            .given
+            .is_written_back(at, range.start, fingerprint(&raw))
+        {
+            return Ok(());
         }
         Ok(self.block.write(range.start * size, &raw)?)
+    }
+
+    /// Writes bytes at the front.
+    pub(super) fn set_bytes(&self, raw: &[u8], at: Position) -> Result<()> {
+        if self.given.is_written_back(at, 0, fingerprint(raw)) {
+            return Ok(());
+        }
+        Ok(self.block.write(0, raw)?)
+    }
+
+    /// Several elements as bytes; `at` is where the script asks for them.
+    pub(crate) fn give(&self, range: Range<usize>, at: Position) -> Result<Vec<u8>> {
+        let start = range.start;
+        let raw = self.raw(range)?;
+        self.given.note(at, start, fingerprint(&raw));
+        Ok(raw)
     }
 
     /// Python's `start:stop:step` as places, in order.
@@ -187,14 +237,7 @@ impl Cells {
         let size = self.code.size();
         let raw = self.code.encode_all(values)?;
         if raw.len() != places.len() * size {
-            return Err(raise(
-                Kind::ValueError,
-                format!(
-                    "Can only assign sequence of same size: {} values to {} places",
-                    raw.len() / size,
-                    places.len()
-                ),
-            ));
+            return Err(wrong_size(raw.len() / size, places.len()));
         }
         for (place, from) in places.iter().zip(raw.chunks_exact(size)) {
             self.block.write(place * size, from)?;
@@ -203,8 +246,8 @@ impl Cells {
     }
 
     /// All elements, always as an array.
-    pub(super) fn to_array(&self) -> Result {
-        let all = self.get_range(0..self.len)?;
+    pub(crate) fn to_array(&self) -> Result {
+        let all = self.code.decode_all(self.raw(0..self.len)?)?;
         if let Some(text) = all.read_lock::<rhai::ImmutableString>() {
             return Ok(text.chars().map(Dynamic::from).collect::<Array>().into());
         }
@@ -219,7 +262,7 @@ impl Cells {
     }
 
     /// What stands before the first zero of a text: `a.value` of 'c' and 'u'.
-    pub(super) fn text(&self) -> Result {
+    pub(super) fn text(&self, at: Position) -> Result {
         let mut raw = self.raw(0..self.len)?;
         let size = self.code.size();
         let end = raw
@@ -227,11 +270,12 @@ impl Cells {
             .position(|element| element.iter().all(|byte| *byte == 0))
             .unwrap_or(self.len);
         raw.truncate(end * size);
+        self.given.note(at, 0, fingerprint(&raw));
         self.code.decode_all(raw)
     }
 
     /// Writes a text, and a zero behind it if there is room.
-    pub(super) fn set_text(&self, value: &Dynamic) -> Result<()> {
+    pub(super) fn set_text(&self, value: &Dynamic, at: Position) -> Result<()> {
         let size = self.code.size();
         let mut raw = self.code.encode_all(value)?;
         if raw.len() > self.len * size {
@@ -249,9 +293,19 @@ impl Cells {
                 ),
             ));
         }
+        if self.given.is_written_back(at, 0, fingerprint(&raw)) {
+            return Ok(());
+        }
         if raw.len() < self.len * size {
             raw.resize(raw.len() + size, 0);
         }
         Ok(self.block.write(0, &raw)?)
     }
+}
+
+fn wrong_size(values: usize, places: usize) -> Error {
+    raise(
+        Kind::ValueError,
+        format!("Can only assign sequence of same size: {values} values to {places} places"),
+    )
 }

@@ -15,6 +15,7 @@ mod typecode;
 mod value;
 
 pub use array::{Array, RawArray};
+pub(crate) use cells::Cells;
 pub use typecode::TypeCode;
 pub use value::{RawValue, Value};
 

@@ -1,8 +1,8 @@
 //! Type codes: the C types that shared values and arrays are made of.
 //!
 //! Between a script's numbers and bytes in C's layout. A number that its type can't hold is an `OverflowError`, never wrapped; a value
-//! of another type a `TypeError`. One value is converted by [`TypeCode::encode`] and [`TypeCode::load`], many at once by
-//! [`TypeCode::encode_all`] and [`TypeCode::decode_all`].
+//! of another type a `TypeError`. One value is converted by [`TypeCode::encode`] and [`TypeCode::decode`], many at once by
+//! [`TypeCode::encode_all`] and [`TypeCode::decode_all`]. Bytes are in the order of the machines that this runs on: the lowest first.
 
 use crate::api::type_name;
 use crate::error::{Error, Kind, Result, raise};
@@ -30,12 +30,6 @@ pub enum TypeCode {
     Double = b'd',
     Bool = b'?',
 }
-
-/// The largest element, in bytes.
-const WIDEST: usize = 8;
-
-/// One element in C's layout: the first [`TypeCode::size`] bytes count.
-type Bytes = [u8; WIDEST];
 
 impl TypeCode {
     const ALL: [TypeCode; 15] = [
@@ -110,64 +104,79 @@ impl TypeCode {
         }
     }
 
-    /// Element number `index` of a block; the caller has checked that there is one.
+    /// The bits of element number `index` of a block, as many as [`TypeCode::size`] says, the others 0.
     ///
     /// # Errors
-    /// `OverflowError` for an unsigned number that a script's integers can't hold.
-    pub fn load(self, block: &Block, index: usize) -> Result<Dynamic> {
+    /// `ValueError` where there is no such element.
+    pub fn load(self, block: &Block, index: usize) -> Result<u64> {
         let at = index * self.size();
-        Ok(match self {
-            Self::Byte => i64::from(block.get::<i8>(at)?).into(),
-            Self::UByte => i64::from(block.get::<u8>(at)?).into(),
-            Self::Short => i64::from(block.get::<i16>(at)?).into(),
-            Self::UShort => i64::from(block.get::<u16>(at)?).into(),
-            Self::Int => i64::from(block.get::<i32>(at)?).into(),
-            Self::UInt => i64::from(block.get::<u32>(at)?).into(),
-            Self::Long | Self::LongLong => block.get::<i64>(at)?.into(),
-            Self::ULong | Self::ULongLong => self.unsigned(block.get::<u64>(at)?)?,
-            Self::Float => f64::from(block.get::<f32>(at)?).into(),
-            Self::Double => block.get::<f64>(at)?.into(),
-            Self::Bool => (block.get::<u8>(at)? != 0).into(),
-            Self::Char => Dynamic::from_blob(vec![block.get::<u8>(at)?]),
-            Self::WideChar => wide(block.get::<u32>(at)?).into(),
+        Ok(match self.size() {
+            1 => u64::from(block.get::<u8>(at)?),
+            2 => u64::from(block.get::<u16>(at)?),
+            4 => u64::from(block.get::<u32>(at)?),
+            _ => block.get::<u64>(at)?,
         })
     }
 
-    /// Writes element number `index` of a block; the caller has checked that there is one.
+    /// Writes the bits of element number `index` of a block.
     ///
     /// # Errors
-    /// As [`TypeCode::encode`].
-    pub fn store(self, block: &Block, index: usize, value: &Dynamic) -> Result<()> {
+    /// `ValueError` where there is no such element.
+    pub fn store(self, block: &Block, index: usize, bits: u64) -> Result<()> {
         let at = index * self.size();
-        let bytes = self.encode(value)?;
-        let [a, b, c, d, ..] = bytes;
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "only so many bits of an element are used"
+        )]
         match self.size() {
-            1 => block.set(at, a)?,
-            2 => block.set(at, u16::from_ne_bytes([a, b]))?,
-            4 => block.set(at, u32::from_ne_bytes([a, b, c, d]))?,
-            _ => block.set(at, u64::from_ne_bytes(bytes))?,
+            1 => block.set(at, bits as u8)?,
+            2 => block.set(at, bits as u16)?,
+            4 => block.set(at, bits as u32)?,
+            _ => block.set(at, bits)?,
         }
         Ok(())
     }
 
-    /// A script's value in C's layout.
+    /// An element's bits as a script's value.
+    ///
+    /// # Errors
+    /// `OverflowError` for an unsigned number that a script's integers can't hold.
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        reason = "only so many bits of an element are used, and their top one is a sign where the type has one"
+    )]
+    pub fn decode(self, bits: u64) -> Result<Dynamic> {
+        Ok(match self {
+            Self::Byte => i64::from(bits as i8).into(),
+            Self::Short => i64::from(bits as i16).into(),
+            Self::Int => i64::from(bits as i32).into(),
+            Self::UByte | Self::UShort | Self::UInt | Self::Long | Self::LongLong => {
+                (bits as i64).into()
+            }
+            Self::ULong | Self::ULongLong => self.unsigned(bits)?,
+            Self::Float => f64::from(f32::from_bits(bits as u32)).into(),
+            Self::Double => f64::from_bits(bits).into(),
+            Self::Bool => (bits != 0).into(),
+            Self::Char => Dynamic::from_blob(vec![bits as u8]),
+            Self::WideChar => wide(bits as u32).into(),
+        })
+    }
+
+    /// A script's value as an element's bits.
     ///
     /// # Errors
     /// `TypeError`, `OverflowError`.
-    pub fn encode(self, value: &Dynamic) -> Result<Bytes> {
+    pub fn encode(self, value: &Dynamic) -> Result<u64> {
         match self {
-            Self::Byte => self.narrow::<i8>(value).map(|n| bytes(&n.to_ne_bytes())),
-            Self::UByte => self.narrow::<u8>(value).map(|n| bytes(&n.to_ne_bytes())),
-            Self::Short => self.narrow::<i16>(value).map(|n| bytes(&n.to_ne_bytes())),
-            Self::UShort => self.narrow::<u16>(value).map(|n| bytes(&n.to_ne_bytes())),
-            Self::Int => self.narrow::<i32>(value).map(|n| bytes(&n.to_ne_bytes())),
-            Self::UInt => self.narrow::<u32>(value).map(|n| bytes(&n.to_ne_bytes())),
-            Self::Long | Self::LongLong => {
-                self.narrow::<i64>(value).map(|n| bytes(&n.to_ne_bytes()))
-            }
-            Self::ULong | Self::ULongLong => {
-                self.narrow::<u64>(value).map(|n| bytes(&n.to_ne_bytes()))
-            }
+            Self::Byte => self.narrow::<i8>(value).map(|n| n.cast_unsigned().into()),
+            Self::UByte => self.narrow::<u8>(value).map(u64::from),
+            Self::Short => self.narrow::<i16>(value).map(|n| n.cast_unsigned().into()),
+            Self::UShort => self.narrow::<u16>(value).map(u64::from),
+            Self::Int => self.narrow::<i32>(value).map(|n| n.cast_unsigned().into()),
+            Self::UInt => self.narrow::<u32>(value).map(u64::from),
+            Self::Long | Self::LongLong => self.narrow::<i64>(value).map(i64::cast_unsigned),
+            Self::ULong | Self::ULongLong => self.narrow::<u64>(value),
             Self::Float => {
                 let wide = self.number(value)?;
                 #[expect(
@@ -181,17 +190,17 @@ impl TypeCode {
                         format!("{wide} is too large for typecode 'f' (c_float)"),
                     ));
                 }
-                Ok(bytes(&single.to_ne_bytes()))
+                Ok(single.to_bits().into())
             }
-            Self::Double => self.number(value).map(f64::to_ne_bytes),
+            Self::Double => self.number(value).map(f64::to_bits),
             Self::Bool => match (value.as_bool(), value.as_int()) {
-                (Ok(truth), _) => Ok(bytes(&[u8::from(truth)])),
-                (_, Ok(int)) => Ok(bytes(&[u8::from(int != 0)])),
+                (Ok(truth), _) => Ok(truth.into()),
+                (_, Ok(int)) => Ok((int != 0).into()),
                 _ => Err(self.wrong_type("true or false", value)),
             },
-            Self::Char => self.character(value).map(|byte| bytes(&[byte])),
+            Self::Char => self.character(value).map(u64::from),
             Self::WideChar => match letter(value) {
-                Some(letter) => Ok(bytes(&u32::from(letter).to_ne_bytes())),
+                Some(letter) => Ok(letter.into()),
                 None => Err(self.wrong_type("one character", value)),
             },
         }
@@ -207,7 +216,7 @@ impl TypeCode {
         if let Some(array) = values.read_lock::<Array>() {
             let mut all = Vec::with_capacity(array.len() * size);
             for value in array.iter() {
-                all.extend_from_slice(&self.encode(value)?[..size]);
+                all.extend_from_slice(&self.encode(value)?.to_le_bytes()[..size]);
             }
             return Ok(all);
         }
@@ -223,7 +232,7 @@ impl TypeCode {
                 Self::WideChar => {
                     return Ok(text
                         .chars()
-                        .flat_map(|letter| u32::from(letter).to_ne_bytes())
+                        .flat_map(|letter| u32::from(letter).to_le_bytes())
                         .collect());
                 }
                 _ => {}
@@ -242,7 +251,7 @@ impl TypeCode {
         let size = self.size();
         let mut all = Vec::with_capacity(numbers.size_hint().0.saturating_mul(size).min(1 << 20));
         for number in numbers {
-            all.extend_from_slice(&self.encode(&number.into())?[..size]);
+            all.extend_from_slice(&self.encode(&number.into())?.to_le_bytes()[..size]);
         }
         Ok(all)
     }
@@ -257,7 +266,7 @@ impl TypeCode {
                 let (chunks, _) = raw.as_chunks::<{ size_of::<$of>() }>();
                 let values: Result<Array> = chunks
                     .iter()
-                    .map(|chunk| $make(<$of>::from_ne_bytes(*chunk)))
+                    .map(|chunk| $make(<$of>::from_le_bytes(*chunk)))
                     .collect();
                 values.map(Dynamic::from_array)
             }};
@@ -268,7 +277,7 @@ impl TypeCode {
                 let (chunks, _) = raw.as_chunks::<4>();
                 Ok(chunks
                     .iter()
-                    .map(|chunk| wide(u32::from_ne_bytes(*chunk)))
+                    .map(|chunk| wide(u32::from_le_bytes(*chunk)))
                     .collect::<String>()
                     .into())
             }
@@ -375,12 +384,6 @@ impl TypeCode {
             ),
         )
     }
-}
-
-fn bytes<const N: usize>(number: &[u8; N]) -> Bytes {
-    let mut all = [0; WIDEST];
-    all[..N].copy_from_slice(number);
-    all
 }
 
 /// The character of a char or of a string of one.

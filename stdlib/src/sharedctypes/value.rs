@@ -10,7 +10,7 @@ use crate::places;
 use crate::synchronize::Guard;
 use mphost_core::session::ObjRef;
 use mphost_core::value::HandleKind;
-use rhai::Dynamic;
+use rhai::{Dynamic, Position};
 use std::rc::Rc;
 
 /// A number in shared memory.
@@ -121,7 +121,7 @@ fn create(call: &mut crate::api::Call<'_>) -> Result<RawValue> {
     let code = code(call)?;
     let cells = Cells::create(code, 1, places::of_call(call.ctx))?;
     if let Some(init) = call.peek(1) {
-        code.store(&cells.block, 0, init)?;
+        code.store(&cells.block, 0, code.encode(init)?)?;
     }
     Ok(RawValue(Rc::new(cells)))
 }
@@ -132,16 +132,13 @@ fn common<T: Cell>(class: &mut Class<'_, T>) {
         .getter(
             "value",
             "The number; for 'c' a blob of one byte, for 'u' a character, for '?' true or false.",
-            |call| {
-                let value = call.this::<T>();
-                let cells = value.cell();
-                cells.code.load(&cells.block, 0)
-            },
+            |call| call.this::<T>().cell().get(0, call.ctx.call_position()),
         )
         .setter("value", |call| {
-            let value = call.this::<T>();
-            let cells = value.cell();
-            cells.code.store(&cells.block, 0, &call.take(0))?;
+            let new = call.take(0);
+            call.this::<T>()
+                .cell()
+                .set(0, &new, call.ctx.call_position())?;
             Ok(Dynamic::UNIT)
         });
 }
@@ -149,7 +146,7 @@ fn common<T: Cell>(class: &mut Class<'_, T>) {
 impl Cells {
     /// Python's text for a single number: `c_int(5)`.
     fn show(&self) -> String {
-        let value = match self.code.load(&self.block, 0) {
+        let value = match self.get(0, Position::NONE) {
             Err(_) => "…".to_owned(),
             Ok(value) => match (self.code, value.as_bool()) {
                 (_, Ok(truth)) => if truth { "True" } else { "False" }.to_owned(),
