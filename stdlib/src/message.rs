@@ -11,6 +11,7 @@ use crate::error::Result;
 use mphost_core::clock::Deadline;
 use mphost_core::position::Position;
 use mphost_core::queue::{Item, Queue};
+use mphost_core::session::session;
 use rhai::Dynamic;
 use std::cell::Cell;
 
@@ -42,8 +43,19 @@ pub fn put(
     with_encoder(|encoder| {
         encoder.value_at(root, value)?;
         let handles = encoder.seal();
-        queue.put(encoder.bytes(), &handles, 0, deadline, position)?;
-        Ok(())
+        let bytes = encoder.bytes();
+        if encoder.fds().is_empty() {
+            return Ok(queue.put(bytes, &handles, 0, deadline, position)?);
+        }
+        match encoder.borrowed_fds() {
+            Ok(fds) => Ok(queue.put_fds(bytes, &handles, &fds, 0, deadline, position)?),
+            Err(error) => {
+                handles
+                    .into_iter()
+                    .for_each(|handle| session().release(handle));
+                Err(error)
+            }
+        }
     })
 }
 
@@ -60,5 +72,5 @@ pub fn get(queue: &Queue, deadline: Deadline, position: Position) -> Result<Dyna
 /// # Errors
 /// Where this process can't decode it.
 pub fn read(item: Item<'_>) -> Result<Dynamic> {
-    Decoder::new(item.payload, Vec::new(), References::Claim)?.only_value()
+    Decoder::new(item.payload, item.fds()?, References::Claim)?.only_value()
 }
