@@ -1,0 +1,336 @@
+//! Makes `catch (e)` give an error value for every error, those of the interpreter included.
+//!
+//! Problem: what Rhai's `catch` binds for an error of its own (unknown name, bad index, division by zero) is an object map that has
+//! no `type`. A missing property of a map can't be supplied without harm: Rhai asks for it before it adds a new property too, without
+//! saying which of the two it is. And a compiled function's body can be read, but not replaced. So what is compiled is the script with
+//! one statement more in each catch block, its first: `e=caught_error__(e);`, which turns such a map into the error value that the host
+//! itself would have raised.
+//!
+//! Where the blocks are is what Rhai's own parser says, in a first compilation (only of scripts with the word `catch` in them), so that
+//! neither texts nor comments mislead. Columns behind an inserted statement are counted back ([`original`]).
+//!
+//! Invariants: a script that doesn't compile is reported as it is written; every process compiles the same text, so the names of
+//! closures agree. Code that is compiled elsewhere (`eval`) works as before, with the map.
+
+use crate::errors::CAUGHT;
+use rhai::{AST, Engine, ParseError, Position, Token};
+use std::cell::RefCell;
+use std::collections::HashMap;
+
+/// An opening brace of a catch block, and the variable that the block binds.
+struct Block {
+    line: usize,
+    column: usize,
+    variable: String,
+}
+
+/// What of `catch ( NAME ) {` has been read.
+#[derive(Default)]
+enum Progress {
+    #[default]
+    Nothing,
+    Catch,
+    Open,
+    Name(String),
+    Close(String),
+}
+
+#[derive(Default)]
+struct Recorder {
+    progress: Progress,
+    blocks: Vec<Block>,
+}
+
+/// In a line, from a column of the compiled text on, so many columns are ours.
+struct Shift {
+    line: usize,
+    column: usize,
+    width: usize,
+}
+
+thread_local! {
+    static RECORDER: RefCell<Option<Recorder>> = const { RefCell::new(None) };
+    static SHIFTS: RefCell<HashMap<String, Vec<Shift>>> = RefCell::new(HashMap::new());
+}
+
+/// Compiles a script so that its catches bind error values; `path` is what its errors name.
+///
+/// The engine must show its tokens to [`watch`].
+///
+/// # Errors
+/// The syntax error, with its position in `source`.
+pub fn compile(engine: &Engine, source: &str, path: &str) -> Result<AST, ParseError> {
+    SHIFTS.with_borrow_mut(|all| all.remove(path));
+    let ast = if source.contains("catch") {
+        RECORDER.set(Some(Recorder::default()));
+        let compiled = engine.compile(source);
+        let blocks = RECORDER
+            .take()
+            .map(|recorder| recorder.blocks)
+            .unwrap_or_default();
+        let compiled = compiled?;
+        if blocks.is_empty() {
+            compiled
+        } else {
+            let (text, shifts) = insert(source, &blocks);
+            SHIFTS.with_borrow_mut(|all| all.insert(path.to_owned(), shifts));
+            // It has just compiled without the statements, and they are valid wherever a statement is.
+            engine.compile(text).unwrap_or(compiled)
+        }
+    } else {
+        engine.compile(source)?
+    };
+    let mut ast = ast;
+    ast.set_source(path);
+    Ok(ast)
+}
+
+/// Sees a token that the parser is about to get.
+pub(crate) fn watch(token: &Token, position: Position) {
+    RECORDER.with_borrow_mut(|recorder| {
+        let Some(recorder) = recorder else { return };
+        let before = std::mem::take(&mut recorder.progress);
+        recorder.progress = match (before, token) {
+            (before, Token::Comment(_)) => before,
+            (_, Token::Catch) => Progress::Catch,
+            (Progress::Catch, Token::LeftParen) => Progress::Open,
+            (Progress::Open, Token::Identifier(name)) => Progress::Name(name.to_string()),
+            (Progress::Name(name), Token::RightParen) => Progress::Close(name),
+            (Progress::Close(variable), Token::LeftBrace) => {
+                if let (Some(line), Some(column)) = (position.line(), position.position()) {
+                    recorder.blocks.push(Block {
+                        line,
+                        column,
+                        variable,
+                    });
+                }
+                Progress::Nothing
+            }
+            _ => Progress::Nothing,
+        };
+    });
+}
+
+fn insert(source: &str, blocks: &[Block]) -> (String, Vec<Shift>) {
+    let mut text = String::with_capacity(source.len() + blocks.len() * 32);
+    let mut shifts = Vec::with_capacity(blocks.len());
+    // The parser reads from the beginning to the end, so the blocks come in order.
+    let mut blocks = blocks.iter().peekable();
+    for (index, line) in source.split('\n').enumerate() {
+        if index > 0 {
+            text.push('\n');
+        }
+        let mut added = 0;
+        for (column, letter) in line.chars().enumerate() {
+            text.push(letter);
+            while let Some(block) =
+                blocks.next_if(|block| block.line == index + 1 && block.column == column + 1)
+            {
+                let statement = format!("{0}={CAUGHT}({0});", block.variable);
+                let width = statement.chars().count();
+                shifts.push(Shift {
+                    line: block.line,
+                    column: column + 1 + added,
+                    width,
+                });
+                text.push_str(&statement);
+                added += width;
+            }
+        }
+    }
+    (text, shifts)
+}
+
+/// A position of a compiled script as it is in the text that was written.
+#[must_use]
+pub fn original(path: &str, position: Position) -> Position {
+    let (Some(line), Some(column)) = (position.line(), position.position()) else {
+        return position;
+    };
+    let ours = SHIFTS.with_borrow(|all| {
+        let shifts = all.get(path).map(Vec::as_slice).unwrap_or_default();
+        shifts
+            .iter()
+            .filter(|shift| shift.line == line && shift.column < column)
+            .map(|shift| shift.width)
+            .sum::<usize>()
+    });
+    if ours == 0 {
+        return position;
+    }
+    let number = |n: usize| u16::try_from(n).unwrap_or(u16::MAX);
+    Position::new(number(line), number(column.saturating_sub(ours)))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::testing::{check, engine};
+
+    #[test]
+    fn interpreter_errors_are_typed_wherever_they_are_caught() {
+        let engine = engine(&[crate::builtins::register, crate::errors::register]);
+        check(
+            &engine,
+            &[
+                (
+                    "try { 1 / 0 } catch (e) { return [e.type, e.message, e.traceback, e.cause]; }",
+                    "[\"ZeroDivisionError\", \"Division by zero: 1 / 0\", \"\", ()]",
+                ),
+                (
+                    "try { [1][5] } catch (err) { return err; }",
+                    "IndexError: Array index 5 out of bounds: only 1 element in array",
+                ),
+                (
+                    "try { let x = nothing; } catch (e) { return e.type; }",
+                    "NameError",
+                ),
+                (
+                    "try { nothing() } catch (e) { return e.type; }",
+                    "NameError",
+                ),
+                (
+                    "try { sys::nothing() } catch (e) { return e.type; }",
+                    "NameError",
+                ),
+                (
+                    "try { let x = 5; x.y } catch (e) { return e.type; }",
+                    "AttributeError",
+                ),
+                (
+                    "try { \"a\" - 1 } catch (e) { return `${e}`; }",
+                    "TypeError: unsupported operand type(s) for -: 'string' and 'int'",
+                ),
+                (
+                    "try { 9223372036854775807 + 1 } catch (e) { return e.type; }",
+                    "OverflowError",
+                ),
+                (
+                    "try { [].push(1, 2) } catch (e) { return `${e}`; }",
+                    "TypeError: push() doesn't take (array, int, int)",
+                ),
+                // Rhai has no catch for this one: what is on the stack is given up.
+                (
+                    "fn deep() { deep() } try { deep() } catch (e) { return e.type; }",
+                    "RecursionError: Stack overflow",
+                ),
+                (
+                    "try {\n  1 / 0\n} catch (e) { return [e.position, e.line, e.error]; }",
+                    "[\"<script>:2:5\", 2, \"ErrorArithmetic\"]",
+                ),
+                // In functions, closures, loops, conditions, expressions, custom syntax, and inside each other.
+                (
+                    "fn f() { try { 1 / 0 } catch (e) { return e.type; } } f()",
+                    "ZeroDivisionError",
+                ),
+                (
+                    "let f = || { try { 1 / 0 } catch (e) { return e.type; } }; f.call()",
+                    "ZeroDivisionError",
+                ),
+                (
+                    "let x = 3; let f = |y| { try { x / y } catch (e) { return `${x} ${e.type}`; } }; f.call(0)",
+                    "3 ZeroDivisionError",
+                ),
+                (
+                    "for i in 0..1 { while true { if true { try { 1 / 0 } catch (e) { return e.type; } } } }",
+                    "ZeroDivisionError",
+                ),
+                (
+                    "let all = []; let x = { try { 1 / 0 } catch (e) { all.push(e.type); } 7 }; all.push(x); all",
+                    "[\"ZeroDivisionError\", 7]",
+                ),
+                (
+                    "switch 1 { 1 => try { 1 / 0 } catch (e) { return e.type; } }",
+                    "ZeroDivisionError",
+                ),
+                (
+                    "try { try { 1 / 0 } catch (a) { [][1] } } catch (b) { return b.type; }",
+                    "IndexError",
+                ),
+                (
+                    "try { 1 / 0 } catch (a) { try { [][1] } catch (b) { return a.type + b.type; } }",
+                    "ZeroDivisionErrorIndexError",
+                ),
+                (
+                    "let a = 1; try { let b = 2; 1 / 0 } catch (e) { let c = 3; return [a, c, e.type]; }",
+                    "[1, 3, \"ZeroDivisionError\"]",
+                ),
+                (
+                    "try { 1 / 0 } catch (e) { let f = || e.type; return f.call(); }",
+                    "ZeroDivisionError",
+                ),
+                (
+                    "try { 1 / 0 } catch (e) { throw e; }",
+                    "ZeroDivisionError: Division by zero: 1 / 0",
+                ),
+                (
+                    "try { 1 / 0 } catch (e) { throw; }",
+                    "ZeroDivisionError: Division by zero: 1 / 0",
+                ),
+                ("try { 1 / 0 } catch { return 5; }", "5"),
+                // What a script throws stays what it is.
+                (
+                    "try { throw #{error: \"mine\", message: \"m\"} } catch (e) { return e.error; }",
+                    "mine",
+                ),
+                ("try { throw 5 } catch (e) { return e + 1; }", "6"),
+            ],
+        );
+    }
+
+    #[test]
+    fn maps_keep_their_ways() {
+        // The other way to give caught maps a type would have broken these.
+        let engine = engine(&[crate::builtins::register, crate::errors::register]);
+        check(
+            &engine,
+            &[
+                (
+                    "let m = #{}; m.a = 1; m[\"b\"] = 2; m.c ?? 3; m",
+                    "#{\"a\": 1, \"b\": 2}",
+                ),
+                ("let m = #{}; m.type == ()", "true"),
+            ],
+        );
+    }
+
+    #[test]
+    fn positions_are_those_of_the_written_text() {
+        let engine = engine(&[crate::builtins::register, crate::errors::register]);
+        check(
+            &engine,
+            &[
+                (
+                    "try { 1 / 0 } catch (e) { throw ValueError(\"x\"); }",
+                    "ValueError: x",
+                ),
+                (
+                    "try { try { 1 / 0 } catch (e) { throw ValueError(\"x\"); } } catch (f) { return f.position; }",
+                    "<script>:1:39",
+                ),
+                (
+                    "try { try { 1 / 0 } catch (e) { try { [][0] } catch (g) { let x = nothing; } } } catch (f) { return f.position; }",
+                    "<script>:1:67",
+                ),
+                (
+                    "try { try { 1 / 0 } /* catch (x) { */ catch (e) {\n  let x = nothing;\n} } catch (f) { return f.position; }",
+                    "<script>:2:11",
+                ),
+                (
+                    "let s = \"catch (e) {\"; let t = `a${ { try { 1/0 } catch (e) { s += e.type; } s } }b`; t",
+                    "acatch (e) {ZeroDivisionErrorb",
+                ),
+            ],
+        );
+    }
+
+    #[test]
+    fn a_syntax_error_is_where_it_was_written() {
+        let engine = engine(&[crate::errors::register]);
+        let error = super::compile(&engine, "try { } catch (e) { let = 5; }", "script")
+            .expect_err("that is no script");
+        assert_eq!(error.position(), rhai::Position::new(1, 25));
+        let ast =
+            super::compile(&engine, "try { 1 / 0 } catch (e) { }", "script").expect("that is one");
+        assert_eq!(ast.source(), Some("script"));
+    }
+}
