@@ -214,6 +214,7 @@ impl std::fmt::Display for ScriptError {
 #[must_use]
 pub fn place(source: Option<&str>, position: Position) -> String {
     let source = source.filter(|s| !s.is_empty()).unwrap_or("<script>");
+    let position = crate::catches::original(source, position);
     match (position.line(), position.position()) {
         (Some(line), Some(column)) => format!("{source}:{line}:{column}"),
         (Some(line), None) => format!("{source}:{line}"),
@@ -304,9 +305,30 @@ pub(crate) fn teach(function: &str, kind: Kind, message: String) {
     LESSON.with_borrow_mut(|lesson| *lesson = Some((function.to_owned(), kind, message)));
 }
 
-/// What was noted about the call that Rhai reports as `name (types…)`.
+/// What was noted about the call that Rhai reports as `name (types…)`; for operators, what is wrong with them.
 fn lesson(signature: &str) -> Option<(Kind, String)> {
     let name = signature.split([' ', '(']).next().unwrap_or_default();
+    if !name.starts_with(|c: char| c.is_alphabetic() || c == '_') && !name.contains('$') {
+        let types = signature[name.len()..]
+            .trim()
+            .trim_start_matches('(')
+            .trim_end_matches(')');
+        let types: Vec<String> = types
+            .split(", ")
+            .map(|name| match name {
+                "i64" => "'int'".to_owned(),
+                "f64" => "'float'".to_owned(),
+                // Rhai shows all the types that a text may have in Rust.
+                text if text.contains("ImmutableString") => "'string'".to_owned(),
+                other => format!("'{}'", other.rsplit("::").next().unwrap_or(other)),
+            })
+            .collect();
+        let message = format!(
+            "unsupported operand type(s) for {name}: {}",
+            types.join(" and ")
+        );
+        return Some((Kind::TypeError, message));
+    }
     LESSON.with_borrow(|lesson| {
         lesson
             .as_ref()
@@ -374,12 +396,7 @@ pub fn kind_of_caught_map(map: &Map) -> Option<Kind> {
     if !map.contains_key("message") || !name.starts_with("Error") {
         return None;
     }
-    let function = map
-        .get("function")
-        .and_then(|f| f.read_lock::<rhai::ImmutableString>().map(|f| f.clone()));
-    if name == "ErrorFunctionNotFound"
-        && let Some((kind, _)) = function.and_then(|signature| lesson(&signature))
-    {
+    if let Some((kind, _)) = lesson_of_caught_map(map) {
         return Some(kind);
     }
     Some(match name.as_str() {
@@ -407,4 +424,16 @@ pub fn kind_of_caught_map(map: &Map) -> Option<Kind> {
         "ErrorDataTooLarge" => Kind::OverflowError,
         _ => Kind::RuntimeError,
     })
+}
+
+/// What was noted about the call that such a map says wasn't found: a better message than Rhai's.
+pub(crate) fn lesson_of_caught_map(map: &Map) -> Option<(Kind, String)> {
+    if *map.get("error")?.read_lock::<rhai::ImmutableString>()? != "ErrorFunctionNotFound" {
+        return None;
+    }
+    lesson(
+        map.get("function")?
+            .read_lock::<rhai::ImmutableString>()?
+            .as_str(),
+    )
 }

@@ -5,24 +5,45 @@
 //! embedding Rust program needs only that.
 
 pub mod api;
+pub mod atexit;
+pub mod builtins;
+pub mod catches;
 pub mod connection;
 pub mod context;
 pub mod convert;
+pub mod copies;
 pub mod core_error;
 pub mod error;
+pub mod errors;
+pub mod file;
+pub mod formatting;
 pub mod given;
 pub mod handle;
 pub mod host;
+pub mod items;
+pub mod json;
+pub mod later;
 pub mod message;
+pub mod nudge;
+pub mod os;
 pub mod output;
 pub mod places;
 pub mod pool;
 pub mod process;
+pub mod queue;
 pub mod queues;
+pub mod random;
+pub mod range;
 pub mod runtime;
 pub mod shared_memory;
 pub mod sharedctypes;
+pub mod signal;
+pub mod spelling;
 pub mod synchronize;
+pub mod sys;
+#[cfg(test)]
+mod testing;
+pub mod time;
 pub mod traceback;
 pub mod with;
 
@@ -32,6 +53,16 @@ use rhai::{Engine, NativeCallContext, Token};
 
 /// Registers every room.
 pub fn register_all(registry: &mut Registry) {
+    builtins::register(registry);
+    errors::register(registry);
+    os::register(registry);
+    sys::register(registry);
+    time::register(registry);
+    random::register(registry);
+    json::register(registry);
+    atexit::register(registry);
+    signal::register(registry);
+    queue::register(registry);
     context::register(registry);
     process::register(registry);
     queues::register(registry);
@@ -42,36 +73,50 @@ pub fn register_all(registry: &mut Registry) {
     pool::register(registry);
 }
 
-/// Makes `spawn` callable: Rhai reserves the word.
+/// Makes `spawn` callable (Rhai reserves the word), and shows `catches` where the catch blocks are.
 pub(crate) fn spawn_syntax(engine: &mut Engine) {
     #[expect(
         deprecated,
         reason = "Rhai marks its volatile calls so; the version is pinned"
     )]
-    engine.on_parse_token(|token, _, _| match token {
-        Token::Reserved(word) if matches!(word.as_str(), "spawn" | "exit") => {
-            Token::Identifier(word)
+    engine.on_parse_token(|token, position, _| {
+        catches::watch(&token, position);
+        match token {
+            Token::Reserved(word) if matches!(word.as_str(), "spawn" | "exit") => {
+                Token::Identifier(word)
+            }
+            other => other,
         }
-        other => other,
     });
 }
 
 /// What this process does about a signal that it has caught.
 pub(crate) fn handle_signal(signal: i32) -> Result<()> {
-    if signal == nix::sys::signal::Signal::SIGINT as i32 && !runtime::ignores_interrupts() {
-        return Err(error::raise(error::Kind::KeyboardInterrupt, ""));
+    if signal == nix::sys::signal::Signal::SIGINT as i32 && runtime::ignores_interrupts() {
+        return Ok(());
     }
-    Ok(())
+    signal::dispatch(runtime::runtime().engine(), signal)
 }
 
 /// Drops what a forked child has in memory but doesn't own.
 pub(crate) fn forget_parent() {
     pool::forget_parent();
+    atexit::clear();
+    file::forget_input();
+    random::reseed();
 }
 
 /// Runs what the script registered for its end.
-pub(crate) fn run_exit_handlers(_ctx: &NativeCallContext<'_>) -> Result<()> {
+pub(crate) fn run_exit_handlers(ctx: &NativeCallContext<'_>) -> Result<()> {
+    // Each one's error matters; as in Python the last is the one that is shown at the end.
+    let mut errors = atexit::run_all(ctx.engine());
     // The script's handlers may still use its pools; the children are ended next.
     pool::end_all();
-    Ok(())
+    let last = errors.pop();
+    for error in errors {
+        let _ = process::ending::report_uncaught(
+            &error.into_rhai(ctx.call_source(), rhai::Position::NONE),
+        );
+    }
+    last.map_or(Ok(()), Err)
 }

@@ -25,7 +25,7 @@ pub fn set_main_script(path: &str) {
 /// The position of a call, for the core.
 #[must_use]
 pub fn of_call(ctx: &NativeCallContext<'_>) -> Position {
-    let at = ctx.call_position();
+    let at = crate::catches::original(ctx.call_source().unwrap_or_default(), ctx.call_position());
     let Some(line) = at.line() else {
         return crate::with::position();
     };

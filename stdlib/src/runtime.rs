@@ -81,6 +81,7 @@ impl Runtime {
         let mut engine = Engine::new();
         configure(&mut engine);
         let mut registry = Registry::new(settings.with_docs);
+        crate::sys::set_argv(settings.argv.clone());
         crate::register_all(&mut registry);
         registry.constant(
             "",
@@ -102,6 +103,9 @@ impl Runtime {
             entries,
         }));
         RUNTIME.set(Some(runtime));
+        crate::queue::expect_callbacks(|| {
+            crate::pool::expects_callbacks() || crate::signal::has_handlers()
+        });
         wait::set_interrupt_hook(interrupt_hook);
         runtime
     }
@@ -142,9 +146,11 @@ impl Runtime {
     /// The syntax error, with its position.
     pub fn compile(&self) -> std::result::Result<(), ParseError> {
         let program = self.program();
-        let mut ast = self.engine.compile(&program.source)?;
-        ast.set_source(program.path.as_str());
-        self.adopt(ast);
+        self.adopt(crate::catches::compile(
+            &self.engine,
+            &program.source,
+            &program.path,
+        )?);
         Ok(())
     }
 

@@ -125,6 +125,7 @@ fn push_frame(
     frame: &str,
     sources: &mut Sources,
 ) {
+    let position = crate::catches::original(source, position);
     let Some(line) = position.line() else {
         let _ = writeln!(text, "  File \"{source}\", in {frame}");
         return;

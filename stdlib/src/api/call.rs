@@ -158,6 +158,12 @@ impl<'a> Call<'a> {
         self.given & (1 << index) != 0
     }
 
+    /// How many arguments were given; the last of them may be `()`.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.args.len()
+    }
+
     /// Argument `index`, or `()`; it can be taken once.
     pub fn take(&mut self, index: usize) -> Dynamic {
         self.args

@@ -156,7 +156,10 @@ fn unknown(
     }
     let natives: Vec<String> = native_names(context.engine()).collect();
     if natives.iter().any(|n| n == name) {
-        return Ok(None);
+        // It may also have been found and have thrown: then nobody asks for this.
+        let types: Vec<String> = args.iter().map(|value| type_name(value)).collect();
+        let message = format!("{name}() doesn't take ({})", types.join(", "));
+        return wrong(name, Kind::TypeError, message);
     }
     let known = script_names
         .iter()

@@ -226,6 +226,18 @@ impl Registry {
         });
     }
 
+    /// The reference's entry for a function that is registered by [`Registry::module`] itself.
+    pub fn document(&mut self, module: &'static str, signature: &'static str, doc: &'static str) {
+        let signature = Rc::new(Signature::parse(signature));
+        self.entries.push(Entry {
+            kind: EntryKind::Function,
+            module,
+            class: None,
+            signature,
+            doc,
+        });
+    }
+
     /// The module of that name, for what the other calls don't cover (operators, iterators).
     pub fn module(&mut self, module: &'static str) -> &mut Module {
         if module.is_empty() {

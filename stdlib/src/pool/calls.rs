@@ -133,8 +133,14 @@ fn terms(call: &mut Call<'_>, pool: &Pool, shape: Shape, at: Options) -> Result<
         } else {
             pool.inner.retries
         },
-        callback: at.callbacks.and_then(|index| call.callable(index)),
-        error_callback: at.callbacks.and_then(|index| call.callable(index + 1)),
+        callback: at
+            .callbacks
+            .and_then(|index| call.callable(index))
+            .map(crate::later::with_own_handles),
+        error_callback: at
+            .callbacks
+            .and_then(|index| call.callable(index + 1))
+            .map(crate::later::with_own_handles),
     })
 }
 

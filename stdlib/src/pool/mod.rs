@@ -269,6 +269,11 @@ pub(crate) fn forget_parent() {
     }
 }
 
+/// Whether results with callbacks are still to come: they may do what this process waits for.
+pub(crate) fn expects_callbacks() -> bool {
+    POOLS.with_borrow(|pools| pools.iter().any(|pool| pool.listeners.get() > 0))
+}
+
 /// At the end of the process: no worker is replaced any more, and all are told to end.
 pub(crate) fn end_all() {
     for pool in POOLS.take() {

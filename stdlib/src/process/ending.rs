@@ -36,7 +36,7 @@ pub fn finish(
     result: std::result::Result<(), Box<EvalAltResult>>,
     ctx: &NativeCallContext<'_>,
 ) -> i32 {
-    let mut code = match result {
+    let mut code = match with_exit(result) {
         Ok(()) => 0,
         Err(error) => report_uncaught(&error),
     };
@@ -53,6 +53,21 @@ pub fn finish(
         kill_children();
     }
     code
+}
+
+/// The end that `sys::exit` asked for, where Rhai made a normal end of it, or where a signal's handler asked in the middle of a step.
+fn with_exit(
+    result: std::result::Result<(), Box<EvalAltResult>>,
+) -> std::result::Result<(), Box<EvalAltResult>> {
+    let asked = crate::sys::take_exit();
+    let lost = match &result {
+        Ok(()) => true,
+        Err(error) => matches!(error.unwrap_inner(), EvalAltResult::ErrorTerminated(..)),
+    };
+    match asked {
+        Some(value) if lost => Err(Box::new(EvalAltResult::Exit(value, Position::NONE))),
+        _ => result,
+    }
 }
 
 /// Terminates daemonic children and joins all others.
