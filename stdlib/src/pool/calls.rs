@@ -3,6 +3,7 @@
 use super::imap::ResultIterator;
 use super::items;
 use super::job::{Job, Terms};
+use super::progress::Progress;
 use super::result::AsyncResult;
 use super::task::Shape;
 use super::{Pool, inner, retries};
@@ -70,26 +71,27 @@ fn maps(registry: &mut Registry) {
     registry
         .class::<Pool>("Pool")
         .method(
-            "map(func: callable, iterable: items, chunksize: int = (), *, timeout: seconds = (), retries: int = ())",
+            "map(func: callable, iterable: items, chunksize: int = (), *, timeout: seconds = (), retries: int = (), progress: any = ())",
             "Calls `func(item)` for each item of `iterable`, in the workers; gives an array of the values, in order.\n\n\
-             The items go to the workers in chunks of `chunksize`. If a call throws, the others are run all the same; then the first error is raised.",
+             The items go to the workers in chunks of `chunksize`. If a call throws, the others are run all the same; then the first error is raised. \
+             `progress: true`, or a label, shows a bar on standard error if that is a terminal.",
             |call| map(call, Shape::Map),
         )
         .method(
-            "starmap(func: callable, iterable: items, chunksize: int = (), *, timeout: seconds = (), retries: int = ())",
+            "starmap(func: callable, iterable: items, chunksize: int = (), *, timeout: seconds = (), retries: int = (), progress: any = ())",
             "Like `map`, where each item is an array of arguments.\n\n\
              ```rhai\nfn add(a, b) { a + b }\nwith Pool(2) as pool {\n    print(pool.starmap(add, [[1, 2], [3, 4]]));\n}\n```",
             |call| map(call, Shape::Starmap),
         )
         .method(
             "map_async(func: callable, iterable: items, chunksize: int = (), *, callback: callable = (), error_callback: callable = (), \
-             timeout: seconds = (), retries: int = ())",
+             timeout: seconds = (), retries: int = (), progress: any = ())",
             "Like `map`, but returns at once, with an `AsyncResult`. `callback` gets the whole array.",
             |call| map_async(call, Shape::Map),
         )
         .method(
             "starmap_async(func: callable, iterable: items, chunksize: int = (), *, callback: callable = (), error_callback: callable = (), \
-             timeout: seconds = (), retries: int = ())",
+             timeout: seconds = (), retries: int = (), progress: any = ())",
             "Like `starmap`, but returns at once, with an `AsyncResult`.",
             |call| map_async(call, Shape::Starmap),
         );
@@ -99,7 +101,7 @@ fn iterators(registry: &mut Registry) {
     registry
         .class::<Pool>("Pool")
         .method(
-            "imap(func: callable, iterable: items, chunksize: int = 1, *, timeout: seconds = (), retries: int = ())",
+            "imap(func: callable, iterable: items, chunksize: int = 1, *, timeout: seconds = (), retries: int = (), progress: any = ())",
             "Like `map`, but gives an iterator over the values, in the order of the items: for `for` loops, or by `next(timeout)`.\n\n\
              The input is drawn as the values are taken, only some way ahead. What a call throws is raised at its place, and the iterator goes on \
              behind it.\n\n\
@@ -107,7 +109,7 @@ fn iterators(registry: &mut Registry) {
             |call| imap(call, true),
         )
         .method(
-            "imap_unordered(func: callable, iterable: items, chunksize: int = 1, *, timeout: seconds = (), retries: int = ())",
+            "imap_unordered(func: callable, iterable: items, chunksize: int = 1, *, timeout: seconds = (), retries: int = (), progress: any = ())",
             "Like `imap`, but gives each value as soon as it is there, in any order.",
             |call| imap(call, false),
         );
@@ -120,7 +122,14 @@ fn begin(call: &Call<'_>) -> Result<Pool> {
     Ok(pool)
 }
 
-fn terms(call: &mut Call<'_>, pool: &Pool, shape: Shape, at: Options) -> Result<Terms> {
+/// What a call's options say; `total` is the number of its calls where it is known.
+fn terms(
+    call: &mut Call<'_>,
+    pool: &Pool,
+    shape: Shape,
+    at: Options,
+    total: Option<usize>,
+) -> Result<Terms> {
     let pointer = call.callable(0).expect("the signature asks for a function");
     let function = pool.inner.function(&pointer)?;
     let again = at.timeout + 1;
@@ -141,12 +150,13 @@ fn terms(call: &mut Call<'_>, pool: &Pool, shape: Shape, at: Options) -> Result<
             .callbacks
             .and_then(|index| call.callable(index + 1))
             .map(crate::later::with_own_handles),
+        progress: Progress::new(&call.take(again + 1), total)?,
     })
 }
 
 fn apply(call: &mut Call<'_>, at: Options) -> Result<(Pool, Rc<Job>)> {
     let pool = begin(call)?;
-    let terms = terms(call, &pool, Shape::Call, at)?;
+    let terms = terms(call, &pool, Shape::Call, at, None)?;
     let args = match call.take(1) {
         args if args.is_unit() => Dynamic::from_array(Array::new()),
         args => args,
@@ -163,7 +173,7 @@ fn begin_map(call: &mut Call<'_>, shape: Shape, at: Options) -> Result<(Pool, Rc
     let items = items::all(call.ctx, call.take(1))?;
     // Python's: about four chunks for each worker.
     let chunk = chunk.unwrap_or_else(|| items.len().div_ceil(pool.inner.workers() * 4).max(1));
-    let job = Job::map(terms(call, &pool, shape, at)?, items.len(), chunk);
+    let job = Job::map(terms(call, &pool, shape, at, Some(items.len()))?, items.len(), chunk);
     pool.inner.submit_map(&job, &items, chunk)?;
     Ok((pool, job))
 }
@@ -200,8 +210,13 @@ fn imap(call: &mut Call<'_>, ordered: bool) -> Result {
     let pool = begin(call)?;
     let chunk = chunksize(call)?.unwrap_or(1);
     let source = items::source(call.ctx, call.take(1))?;
+    // An iterator that doesn't know how many items are left says 0 at least, and no most.
+    let total = match source.size_hint() {
+        (least, Some(most)) if least == most => Some(most),
+        _ => None,
+    };
     let job = Job::stream(
-        terms(call, &pool, Shape::Each, MAP)?,
+        terms(call, &pool, Shape::Each, MAP, total)?,
         source,
         chunk,
         ordered,

@@ -6,6 +6,7 @@
 //! Invariant: a job never borrows itself while script code runs.
 
 use super::items::Source;
+use super::progress::Progress;
 use super::task::{Function, Outcome, Report, Shape};
 use crate::error::{Kind, ScriptError};
 use rhai::{Array, Dynamic, FnPtr};
@@ -23,6 +24,7 @@ pub(super) struct Terms {
     pub(super) retries: u32,
     pub(super) callback: Option<FnPtr>,
     pub(super) error_callback: Option<FnPtr>,
+    pub(super) progress: Option<Progress>,
 }
 
 /// A job. See the module.
@@ -128,6 +130,9 @@ impl Job {
     }
 
     pub(super) fn set_done(&self) {
+        if let Some(progress) = &self.terms.progress {
+            progress.finish();
+        }
         self.done.set(true);
     }
 
@@ -139,13 +144,17 @@ impl Job {
     /// How many reports it needs at least.
     pub(super) fn missing(&self) -> usize {
         match &*self.body.borrow() {
-            Body::Map(map) => map.left,
+            // Each one is to be seen.
+            Body::Map(map) if self.terms.progress.is_none() => map.left,
             _ => 1,
         }
     }
 
     /// Takes the report of task number `index`; true if the job is complete with it.
     pub(super) fn accept(&self, index: usize, report: Report) -> bool {
+        if let Some(progress) = &self.terms.progress {
+            progress.advance(self.calls(index, &report));
+        }
         match &mut *self.body.borrow_mut() {
             Body::One(outcome) => {
                 *outcome = Some(match report {
@@ -160,6 +169,15 @@ impl Job {
                 stream.is_complete()
             }
             Body::Taken => false,
+        }
+    }
+
+    /// How many calls a report is of.
+    fn calls(&self, index: usize, report: &Report) -> usize {
+        match (&*self.body.borrow(), report) {
+            (Body::Map(map), _) => map.chunk.min(map.values.len().saturating_sub(index * map.chunk)),
+            (_, Report::Each(outcomes)) => outcomes.len(),
+            _ => 1,
         }
     }
 

@@ -16,6 +16,7 @@ mod items;
 mod job;
 mod link;
 mod local;
+mod progress;
 mod result;
 mod submit;
 mod task;
