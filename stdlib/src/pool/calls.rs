@@ -173,7 +173,11 @@ fn begin_map(call: &mut Call<'_>, shape: Shape, at: Options) -> Result<(Pool, Rc
     let items = items::all(call.ctx, call.take(1))?;
     // Python's: about four chunks for each worker.
     let chunk = chunk.unwrap_or_else(|| items.len().div_ceil(pool.inner.workers() * 4).max(1));
-    let job = Job::map(terms(call, &pool, shape, at, Some(items.len()))?, items.len(), chunk);
+    let job = Job::map(
+        terms(call, &pool, shape, at, Some(items.len()))?,
+        items.len(),
+        chunk,
+    );
     pool.inner.submit_map(&job, &items, chunk)?;
     Ok((pool, job))
 }

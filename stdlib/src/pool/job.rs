@@ -175,7 +175,9 @@ impl Job {
     /// How many calls a report is of.
     fn calls(&self, index: usize, report: &Report) -> usize {
         match (&*self.body.borrow(), report) {
-            (Body::Map(map), _) => map.chunk.min(map.values.len().saturating_sub(index * map.chunk)),
+            (Body::Map(map), _) => map
+                .chunk
+                .min(map.values.len().saturating_sub(index * map.chunk)),
             (_, Report::Each(outcomes)) => outcomes.len(),
             _ => 1,
         }

@@ -20,7 +20,7 @@ impl Progress {
         let label = match (option.as_bool(), option.read_lock::<ImmutableString>()) {
             (Ok(true), _) => String::new(),
             (Ok(false), _) => return Ok(None),
-            (_, Some(label)) => format!("{label} "),
+            (_, Some(label)) => format!("{} ", label.as_str()),
             _ if option.is_unit() => return Ok(None),
             _ => {
                 let message = format!(
