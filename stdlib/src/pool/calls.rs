@@ -170,7 +170,7 @@ fn apply(call: &mut Call<'_>, at: Options) -> Result<(Pool, Rc<Job>)> {
 fn begin_map(call: &mut Call<'_>, shape: Shape, at: Options) -> Result<(Pool, Rc<Job>)> {
     let pool = begin(call)?;
     let chunk = chunksize(call)?;
-    let items = items::all(call.ctx, call.take(1))?;
+    let items = crate::items::collect(call.ctx, call.take(1))?;
     // Python's: about four chunks for each worker.
     let chunk = chunk.unwrap_or_else(|| items.len().div_ceil(pool.inner.workers() * 4).max(1));
     let job = Job::map(

@@ -1,8 +1,8 @@
-//! The input of `map` and `imap`: anything that a `for` loop can run over.
+//! The input of `imap`: anything that a `for` loop can run over, drawn item by item.
 
-use crate::api::{iterator, type_name};
-use crate::error::{Kind, Result, raise};
-use rhai::{Array, Blob, Dynamic, EvalAltResult, ImmutableString, NativeCallContext};
+use crate::api::iterator;
+use crate::error::Result;
+use rhai::{Dynamic, EvalAltResult, NativeCallContext};
 use std::ops::{Range, RangeInclusive};
 
 /// Items, drawn one by one.
@@ -23,36 +23,8 @@ pub(super) fn source(ctx: &NativeCallContext<'_>, value: Dynamic) -> Result<Sour
     if let Some(iterate) = iterator(value.type_id()) {
         return Ok(iterate(value));
     }
-    Ok(Box::new(all(ctx, value)?.into_iter().map(Ok)))
-}
-
-/// All items of `value`.
-///
-/// # Errors
-/// `TypeError` for what doesn't iterate; what its iterator throws.
-pub(super) fn all(ctx: &NativeCallContext<'_>, value: Dynamic) -> Result<Array> {
-    let value = value.flatten();
-    if value.is_array() {
-        return Ok(value.cast::<Array>());
-    }
-    if let Some(text) = value.read_lock::<ImmutableString>() {
-        return Ok(text.chars().map(Dynamic::from_char).collect());
-    }
-    if let Some(blob) = value.read_lock::<Blob>() {
-        return Ok(blob
-            .iter()
-            .map(|byte| Dynamic::from_int(i64::from(*byte)))
-            .collect());
-    }
-    if value.is::<Range<i64>>()
-        || value.is::<RangeInclusive<i64>>()
-        || iterator(value.type_id()).is_some()
-    {
-        let items: std::result::Result<Array, _> = source(ctx, value)?.collect();
-        return Ok(items?);
-    }
-    Err(raise(
-        Kind::TypeError,
-        format!("'{}' object is not iterable", type_name(&value)),
+    // Rhai keeps its own iterators to itself.
+    Ok(Box::new(
+        crate::items::collect(ctx, value)?.into_iter().map(Ok),
     ))
 }
