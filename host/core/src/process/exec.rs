@@ -172,6 +172,8 @@ pub fn entry() -> Result<Option<Entry>> {
     if !sys::process::is_socket(MESSAGE_FD) {
         return Err(by_hand());
     }
+    // What the main process was given by its own parent without the close-on-exec flag.
+    sys::process::close_range(MESSAGE_FD.unsigned_abs() + 1, u32::MAX);
     let socket = sys::process::take_fd(MESSAGE_FD);
     child::set_cloexec(socket.as_fd(), true)?;
     let connection = Connection::from_packet_fd(socket, true, true);
