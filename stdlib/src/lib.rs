@@ -39,6 +39,7 @@ pub mod shared_memory;
 pub mod sharedctypes;
 pub mod signal;
 pub mod spelling;
+pub mod stack;
 pub mod synchronize;
 pub mod sys;
 #[cfg(test)]

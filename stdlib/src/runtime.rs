@@ -7,7 +7,7 @@
 //! Invariants: one runtime a process, made before any script code is compiled; closure names are hashes with one fixed seed.
 
 use crate::api::{Entry, Registry};
-use crate::error::{Error, Result, ScriptError};
+use crate::error::{Error, Kind, Result, ScriptError};
 use mphost_core::error::CoreError;
 use mphost_core::wait;
 use rhai::{AST, Dynamic, Engine, EvalAltResult, OptimizationLevel, ParseError};
@@ -18,8 +18,8 @@ use std::sync::OnceLock;
 /// The seed of closure names: any value does, as long as all processes of a program have the same.
 const HASHING_SEED: [u64; 4] = [0x6d70_686f_7374, 0x7268_6169, 0x7072_6f63, 0x6573_7365];
 
-/// How deep script functions may call each other before a `RecursionError`; Python's own limit is 1000.
-const MAX_CALL_LEVELS: usize = if cfg!(debug_assertions) { 48 } else { 400 };
+/// How deep script functions may call each other before a `RecursionError`, as in Python; the stack has room for it (see the stack room).
+const MAX_CALL_LEVELS: usize = 1000;
 
 /// A script: its text, and what it is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -78,6 +78,7 @@ impl Runtime {
         customise: impl FnOnce(&mut Engine),
     ) -> &'static Runtime {
         prepare();
+        crate::stack::prepare();
         let mut engine = Engine::new();
         configure(&mut engine);
         let mut registry = Registry::new(settings.with_docs);
@@ -202,6 +203,13 @@ fn configure(engine: &mut Engine) {
         {
             return Some(interrupted(error));
         }
+        if crate::stack::is_exhausted() {
+            let message = "the stack is used up: functions call each other too deep";
+            return Some(Dynamic::from(ScriptError::new(
+                Kind::RecursionError,
+                message,
+            )));
+        }
         None
     });
 }
@@ -218,7 +226,7 @@ pub fn raise_soon(error: Error) {
 pub fn take_raised() -> Error {
     RAISED
         .with_borrow_mut(Option::take)
-        .unwrap_or_else(|| crate::error::raise(crate::error::Kind::KeyboardInterrupt, ""))
+        .unwrap_or_else(|| crate::error::raise(Kind::KeyboardInterrupt, ""))
 }
 
 /// What [`raise_soon`] was given and no check for interrupts has come across: the last chance is the end of the process.
@@ -233,10 +241,7 @@ fn interrupted(error: CoreError) -> Dynamic {
     };
     match *error.into_rhai(None, rhai::Position::NONE) {
         EvalAltResult::ErrorRuntime(value, _) => value,
-        other => Dynamic::from(ScriptError::new(
-            crate::error::Kind::RuntimeError,
-            other.to_string(),
-        )),
+        other => Dynamic::from(ScriptError::new(Kind::RuntimeError, other.to_string())),
     }
 }
 

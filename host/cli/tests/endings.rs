@@ -43,27 +43,46 @@ fn pids_until_ready(child: &mut Child) -> Vec<i32> {
         }
     }
     let mut stderr = String::new();
-    let _ = child.stderr.take().expect("piped").read_to_string(&mut stderr);
+    let _ = child
+        .stderr
+        .take()
+        .expect("piped")
+        .read_to_string(&mut stderr);
     panic!("the script ended before it was ready: {stderr}");
 }
 
 fn is_alive(pid: i32) -> bool {
     // A zombie has ended; whoever inherited it reaps it in its own time.
-    std::fs::read_to_string(format!("/proc/{pid}/stat"))
-        .is_ok_and(|stat| !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z'))
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| {
+        !stat
+            .rsplit(')')
+            .next()
+            .unwrap_or_default()
+            .trim_start()
+            .starts_with('Z')
+    })
 }
 
 fn assert_all_gone(pids: &[i32], how: &str) {
     let begin = Instant::now();
     while let Some(pid) = pids.iter().find(|pid| is_alive(**pid)) {
-        assert!(begin.elapsed() < PATIENCE, "process {pid} outlived its program, ended by {how}");
+        assert!(
+            begin.elapsed() < PATIENCE,
+            "process {pid} outlived its program, ended by {how}"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
 }
 
 fn shared_memory_names() -> Vec<String> {
-    let entries = std::fs::read_dir("/dev/shm").into_iter().flatten().flatten();
-    entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name.contains("mphost")).collect()
+    let entries = std::fs::read_dir("/dev/shm")
+        .into_iter()
+        .flatten()
+        .flatten();
+    entries
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| name.contains("mphost"))
+        .collect()
 }
 
 /// Children and grandchildren that would run for ever; each tells its pid.
@@ -90,7 +109,10 @@ fn a_tree_ends(way_in_script: &str, signal: Option<&str>, how: &str) {
         let pids = pids_until_ready(&mut child);
         assert_eq!(pids.len(), 5);
         if let Some(signal) = signal {
-            let status = Command::new("kill").args([signal, &child.id().to_string()]).status().expect("kill");
+            let status = Command::new("kill")
+                .args([signal, &child.id().to_string()])
+                .status()
+                .expect("kill");
             assert!(status.success());
         }
         child.wait().expect("it ends");
@@ -116,7 +138,11 @@ fn nothing_outlives_a_main_process_that_loses_its_terminal() {
 
 #[test]
 fn a_killed_child_takes_its_own_children_along() {
-    a_tree_ends("for p in branches { p.kill(); p.join(); }", None, "the death of their parents");
+    a_tree_ends(
+        "for p in branches { p.kill(); p.join(); }",
+        None,
+        "the death of their parents",
+    );
 }
 
 #[test]
@@ -125,10 +151,18 @@ fn an_interrupt_ends_everything_with_one_traceback() {
         let (_folder, path) = script("tree.rhai", &TREE.replace("WAY", "time::sleep(3600);"));
         let mut child = start(method, &path);
         let pids = pids_until_ready(&mut child);
-        let status = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("kill");
+        let status = Command::new("kill")
+            .args(["-INT", &child.id().to_string()])
+            .status()
+            .expect("kill");
         assert!(status.success());
         let mut stderr = String::new();
-        child.stderr.take().expect("piped").read_to_string(&mut stderr).expect("text");
+        child
+            .stderr
+            .take()
+            .expect("piped")
+            .read_to_string(&mut stderr)
+            .expect("text");
         let status = child.wait().expect("it ends");
         assert_eq!(status.code(), Some(130), "{method}: {stderr}");
         assert_eq!(stderr.matches("Traceback").count(), 1, "{method}: {stderr}");
@@ -196,7 +230,11 @@ fn non_daemonic_children_are_joined_at_the_end_and_daemonic_ones_ended() {
             print("end of the script");
             go.set();
         "#;
-        assert_eq!(output_of(method, text), "end of the script\nfinished\n", "{method}");
+        assert_eq!(
+            output_of(method, text),
+            "end of the script\nfinished\n",
+            "{method}"
+        );
     }
 }
 
@@ -209,7 +247,10 @@ fn an_uncaught_error_still_joins_the_children() {
         assert_eq!(output.status.code(), Some(1));
         assert_eq!(String::from_utf8_lossy(&output.stdout), "child\n");
         let stderr = String::from_utf8_lossy(&output.stderr);
-        assert!(stderr.contains("line 5, column 1") && stderr.ends_with("ValueError: bad\n"), "{stderr}");
+        assert!(
+            stderr.contains("line 5, column 1") && stderr.ends_with("ValueError: bad\n"),
+            "{stderr}"
+        );
     }
 }
 
@@ -224,7 +265,11 @@ fn a_childs_error_is_one_traceback_under_its_name() {
         let expected = format!(
             "Process worker:\nTraceback (most recent call last):\n  File \"{path}\", line 2, column 15, in outer\n    fn outer(x) {{ inner(x); }}\n                  ^\n  File \"{path}\", line 1, column 15, in inner\n    fn inner(x) {{ throw ValueError(\"bad \" + x); }}\n                  ^\nValueError: bad 1\n"
         );
-        assert_eq!(String::from_utf8_lossy(&output.stderr), expected, "{method}");
+        assert_eq!(
+            String::from_utf8_lossy(&output.stderr),
+            expected,
+            "{method}"
+        );
     }
 }
 

@@ -40,6 +40,10 @@ pub fn finish(
         Ok(()) => 0,
         Err(error) => report_uncaught(&error),
     };
+    if code == INTERRUPTED {
+        // Ctrl-C is for the whole program: nobody is waited for.
+        kill_children();
+    }
     if let Err(error) = crate::run_exit_handlers(ctx) {
         code = report_uncaught(&error.into_rhai(ctx.call_source(), Position::NONE));
     }
