@@ -399,6 +399,9 @@ pub fn kind_of_caught_map(map: &Map) -> Option<Kind> {
     if let Some((kind, _)) = lesson_of_caught_map(map) {
         return Some(kind);
     }
+    if is_wrapped(&name) {
+        return Some(kind_of_text(&text_of_caught_map(map)));
+    }
     Some(match name.as_str() {
         "ErrorParsing" => Kind::SyntaxError,
         "ErrorVariableNotFound" | "ErrorFunctionNotFound" | "ErrorUnboundThis" => Kind::NameError,
@@ -426,9 +429,73 @@ pub fn kind_of_caught_map(map: &Map) -> Option<Kind> {
     })
 }
 
+/// Whether the map describes a call that failed rather than the failure in it: then its message alone says what that was.
+fn is_wrapped(name: &str) -> bool {
+    matches!(name, "ErrorInFunctionCall" | "ErrorInModule")
+}
+
+/// The message of such a map without the places and the calls that Rhai puts behind it.
+pub(crate) fn text_of_caught_map(map: &Map) -> String {
+    let message = map
+        .get("message")
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    let mut text = message.lines().next().unwrap_or_default();
+    for behind in [" @ '", " (line "] {
+        if let Some((before, _)) = text.rsplit_once(behind) {
+            text = before;
+        }
+    }
+    text.to_owned()
+}
+
+/// Python's class for the text of an error of the interpreter.
+fn kind_of_text(text: &str) -> Kind {
+    const PREFIXES: &[(&str, Kind)] = &[
+        ("Function not found", Kind::NameError),
+        ("Variable not found", Kind::NameError),
+        ("'this' not bound", Kind::NameError),
+        ("Module not found", Kind::ModuleNotFoundError),
+        ("Property not found", Kind::AttributeError),
+        ("Malformed dot expression", Kind::AttributeError),
+        ("Invalid index", Kind::KeyError),
+        ("Array index", Kind::IndexError),
+        ("String index", Kind::IndexError),
+        ("Bit-field index", Kind::IndexError),
+        ("Data type incorrect", Kind::TypeError),
+        ("Output type incorrect", Kind::TypeError),
+        ("Indexer unavailable", Kind::TypeError),
+        ("For loop expects", Kind::TypeError),
+        ("Non-pure", Kind::TypeError),
+        ("Cannot modify", Kind::TypeError),
+        ("Cannot assign", Kind::TypeError),
+        ("Division by zero", Kind::ZeroDivisionError),
+        ("Modulo by zero", Kind::ZeroDivisionError),
+        ("Stack overflow", Kind::RecursionError),
+        ("Syntax error", Kind::SyntaxError),
+    ];
+    if let Some((_, kind)) = PREFIXES.iter().find(|(prefix, _)| text.starts_with(prefix)) {
+        return *kind;
+    }
+    // Arithmetic errors say which operation it was: `Addition overflow: …`, `Modulo division by zero …`.
+    let lower = text.to_lowercase();
+    match () {
+        () if lower.contains("by zero") => Kind::ZeroDivisionError,
+        () if lower.contains("overflow") => Kind::OverflowError,
+        () => Kind::RuntimeError,
+    }
+}
+
 /// What was noted about the call that such a map says wasn't found: a better message than Rhai's.
 pub(crate) fn lesson_of_caught_map(map: &Map) -> Option<(Kind, String)> {
-    if *map.get("error")?.read_lock::<rhai::ImmutableString>()? != "ErrorFunctionNotFound" {
+    let name = map
+        .get("error")?
+        .read_lock::<rhai::ImmutableString>()?
+        .clone();
+    if is_wrapped(&name) {
+        return lesson(text_of_caught_map(map).strip_prefix("Function not found: ")?);
+    }
+    if name != "ErrorFunctionNotFound" {
         return None;
     }
     lesson(

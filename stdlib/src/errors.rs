@@ -8,6 +8,7 @@
 use crate::api::Registry;
 use crate::error::{
     ErrorDetail, Kind, ScriptError, kind_of_caught_map, lesson_of_caught_map, raise,
+    text_of_caught_map,
 };
 use crate::spelling;
 use rhai::{Dynamic, ImmutableString, Map, NativeCallContext};
@@ -220,10 +221,8 @@ fn from_caught_map(map: &Map, source: Option<&str>) -> Option<ScriptError> {
         .filter(|(key, _)| !matches!(key.as_str(), "message" | "position" | "type"));
     let detail = ErrorDetail {
         kind,
-        message: lesson_of_caught_map(map).map_or_else(
-            || text("message").unwrap_or_default(),
-            |(_, message)| message,
-        ),
+        message: lesson_of_caught_map(map)
+            .map_or_else(|| text_of_caught_map(map), |(_, message)| message),
         position: String::new(),
         traceback: String::new(),
         cause: Dynamic::UNIT,
