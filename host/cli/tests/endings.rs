@@ -217,18 +217,18 @@ fn a_thousand_queues_leave_no_descriptor() {
 fn non_daemonic_children_are_joined_at_the_end_and_daemonic_ones_ended() {
     for method in METHODS {
         let text = r#"
-            fn finish(started, go) { started.set(); go.wait(); print("finished"); }
+            fn finish(started, gate) { started.set(); gate.wait(); print("finished"); }
             fn never(started) { started.set(); time::sleep(3600); print("never"); }
-            let go = Event();
+            let gate = Event();
             let a = Event();
             let b = Event();
-            spawn(finish, [a, go]);
+            spawn(finish, [a, gate]);
             let d = Process(never, [b], #{daemon: true});
             d.start();
             a.wait();
             b.wait();
             print("end of the script");
-            go.set();
+            gate.set();
         "#;
         assert_eq!(
             output_of(method, text),
@@ -241,7 +241,7 @@ fn non_daemonic_children_are_joined_at_the_end_and_daemonic_ones_ended() {
 #[test]
 fn an_uncaught_error_still_joins_the_children() {
     for method in METHODS {
-        let text = "fn say(go) { go.wait(); print(\"child\"); }\nlet go = Event();\nspawn(say, [go]);\ngo.set();\nthrow ValueError(\"bad\");";
+        let text = "fn say(gate) { gate.wait(); print(\"child\"); }\nlet gate = Event();\nspawn(say, [gate]);\ngate.set();\nthrow ValueError(\"bad\");";
         let (_folder, path) = script("script.rhai", text);
         let output = start(method, &path).wait_with_output().expect("it ends");
         assert_eq!(output.status.code(), Some(1));
@@ -277,19 +277,19 @@ fn a_childs_error_is_one_traceback_under_its_name() {
 fn a_killed_forkserver_is_started_again_and_its_children_live_on() {
     let text = r#"
         fn noop() {}
-        fn wait_for(go, done) { go.wait(); done.put(os::getppid()); }
+        fn wait_for(gate, done) { gate.wait(); done.put(os::getppid()); }
         fn server(q) { q.put(os::getppid()); }
-        let go = Event();
+        let gate = Event();
         let done = Queue();
         let q = Queue();
-        let waiting = spawn(wait_for, [go, done]);
+        let waiting = spawn(wait_for, [gate, done]);
         spawn(server, [q]).join();
         let first = q.get();
         os::kill(first, 9);
         let p = spawn(server, [q]);
         p.join();
         let second = q.get();
-        go.set();
+        gate.set();
         done.get();
         waiting.join();
         print([first != second, waiting.exitcode, p.exitcode]);
