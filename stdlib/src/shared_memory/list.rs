@@ -10,7 +10,7 @@ use crate::api::{Class, Registry, type_name};
 use crate::convert::{self, Decoder, Encoder};
 use crate::error::{Error, Kind, Result, raise};
 use crate::given::{Given, fingerprint};
-use crate::places;
+use crate::{places, spelling};
 use mphost_core::position::Position;
 use mphost_core::value::HandleKind;
 use mphost_core::wire::HandleHead;
@@ -302,13 +302,15 @@ fn show_item(item: &Dynamic) -> String {
     if let Some(blob) = item.read_lock::<Blob>() {
         return format!("b'{}'", blob.escape_ascii());
     }
+    if let Ok(float) = item.as_float() {
+        return spelling::float(float);
+    }
     match item.read_lock::<ImmutableString>() {
-        Some(text) => format!(
-            "'{}'",
-            text.replace('\\', "\\\\")
-                .replace('\'', "\\'")
-                .replace('\n', "\\n")
-        ),
+        Some(text) => {
+            let mut quoted = String::new();
+            spelling::quote(&text, &mut quoted);
+            quoted
+        }
         None => item.to_string(),
     }
 }
@@ -434,7 +436,7 @@ fn methods(class: &mut Class<'_, ShareableList>) {
             if !list
                 .0
                 .given
-                .is_written_back(call.ctx.call_position(), index, item.content())
+                .is_written_back(call.ctx.call_position(), index, || item.content())
             {
                 list.write(index, &item)?;
             }

@@ -139,7 +139,7 @@ impl Cells {
     pub(crate) fn set(&self, index: i64, value: &Dynamic, at: Position) -> Result<()> {
         let index = self.index(index)?;
         let bits = self.code.encode(value)?;
-        if self.given.is_written_back(at, index, bits) {
+        if self.given.is_written_back(at, index, || bits) {
             return Ok(());
         }
         self.code.store(&self.block, index, bits)
@@ -162,23 +162,33 @@ impl Cells {
         values: &Dynamic,
         at: Position,
     ) -> Result<()> {
-        let size = self.code.size();
+        // Bytes are written from where they lie.
+        if let Some(blob) = values.read_lock::<rhai::Blob>()
+            && matches!(self.code, TypeCode::Char | TypeCode::UByte)
+        {
+            return self.write_range(range, &blob, at);
+        }
         let raw = self.code.encode_all(values)?;
+        self.write_range(range, &raw, at)
+    }
+
+    fn write_range(&self, range: Range<usize>, raw: &[u8], at: Position) -> Result<()> {
+        let size = self.code.size();
         if raw.len() != range.len() * size {
             return Err(wrong_size(raw.len() / size, range.len()));
         }
         if self
             .given
-            .is_written_back(at, range.start, fingerprint(&raw))
+            .is_written_back(at, range.start, || fingerprint(raw))
         {
             return Ok(());
         }
-        Ok(self.block.write(range.start * size, &raw)?)
+        Ok(self.block.write(range.start * size, raw)?)
     }
 
     /// Writes bytes at the front.
     pub(super) fn set_bytes(&self, raw: &[u8], at: Position) -> Result<()> {
-        if self.given.is_written_back(at, 0, fingerprint(raw)) {
+        if self.given.is_written_back(at, 0, || fingerprint(raw)) {
             return Ok(());
         }
         Ok(self.block.write(0, raw)?)
@@ -293,7 +303,7 @@ impl Cells {
                 ),
             ));
         }
-        if self.given.is_written_back(at, 0, fingerprint(&raw)) {
+        if self.given.is_written_back(at, 0, || fingerprint(&raw)) {
             return Ok(());
         }
         if raw.len() < self.len * size {
