@@ -4,12 +4,14 @@
 //! In Rhai all of these pass through the block as `Err`, so leaving on both ways out of one evaluation does it.
 //!
 //! Each type says by which method it is left ([`context`]), and perhaps by which it is entered. Variables: without `as` the
-//! block is an ordinary block. With `as` one more variable stands in the scope than the parser knew of, so variables are
-//! looked up by name while the block runs; that is slower, hence not done where no name is bound.
+//! block is an ordinary block. With `as` the block has one more variable than the parser knew of. The parser has turned the other
+//! ones into places counted from the scope's end, for closures beyond any looking up by name; so the new one goes to the scope's
+//! beginning, where no place changes, and where a name that the parser didn't know is found. A variable of that name that the parser did
+//! know holds the new value for the length of the block.
 
 use crate::error::{Kind, raise};
 use mphost_core::position::Position;
-use rhai::{Dynamic, Engine, EvalAltResult, EvalContext, Expression, ImmutableString};
+use rhai::{Dynamic, Engine, EvalAltResult, EvalContext, Expression, ImmutableString, Scope};
 use std::any::TypeId;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -95,15 +97,16 @@ fn evaluate(
             } else {
                 entered
             };
+            let Some(hidden) = bind(context.scope_mut(), &name, value) else {
+                let message = format!("'{name}' is a constant: `with … as` needs another name");
+                let error = raise(Kind::TypeError, message).into_rhai(context.source(), at);
+                let _ = call(context, &mut object, protocol.leave);
+                return Err(error);
+            };
             let depth = context.scope().len();
-            let by_name = std::mem::replace(
-                &mut context.global_runtime_state_mut().always_search_scope,
-                true,
-            );
-            context.scope_mut().push_dynamic(name, value);
             let result = context.eval_expression_tree(block);
             context.scope_mut().rewind(depth);
-            context.global_runtime_state_mut().always_search_scope = by_name;
+            unbind(context.scope_mut(), &name, hidden);
             result
         }
         [_, block] => context.eval_expression_tree(block),
@@ -113,6 +116,39 @@ fn evaluate(
     let left = call(context, &mut object, protocol.leave);
     // What the block threw matters more than a failure to leave.
     result.and_then(|value| left.map(|_| value))
+}
+
+/// What a variable held before, if there was one of that name.
+struct Hidden(Option<Dynamic>);
+
+/// Gives the block its variable; `None` where the name is a constant's.
+fn bind(scope: &mut Scope<'_>, name: &str, value: Dynamic) -> Option<Hidden> {
+    if scope.contains(name) {
+        let place = scope.get_mut(name)?;
+        return Some(Hidden(Some(std::mem::replace(place, value))));
+    }
+    let others = std::mem::take(scope);
+    scope.push_dynamic(name, value);
+    for (name, value, aliases) in others {
+        scope.push_dynamic(name.as_str(), value);
+        for alias in aliases {
+            scope.set_alias(name.as_str(), alias);
+        }
+    }
+    Some(Hidden(None))
+}
+
+fn unbind(scope: &mut Scope<'_>, name: &str, hidden: Hidden) {
+    match hidden.0 {
+        Some(value) => {
+            if let Some(place) = scope.get_mut(name) {
+                *place = value;
+            }
+        }
+        None => {
+            let _ = scope.remove::<Dynamic>(name);
+        }
+    }
 }
 
 fn here(at: rhai::Position) -> Position {

@@ -1,16 +1,31 @@
 //! What happens to jobs without the script asking: callbacks are called, and tasks that take too long are ended.
 
 use super::inner::Inner;
+use super::job::Job;
 use super::local::in_reach;
 use crate::error::{Error, Kind, Result, ScriptError, thrown_value};
 use crate::runtime::runtime;
 use crate::traceback::{self, Sources};
 use mphost_core::clock;
-use rhai::{Dynamic, EvalAltResult};
+use rhai::{Dynamic, EvalAltResult, FnPtr};
 
 const NANOS: f64 = 1e9;
 
+/// After how many nanoseconds a callback is tried again that couldn't be called.
+const SOON: u64 = 1_000_000;
+
+/// Whether a callback has captured a variable of which a method is just being called: Rhai would call its use a data race.
+fn uses_what_is_locked(job: &Job) -> bool {
+    let callbacks = [&job.terms.callback, &job.terms.error_callback];
+    let mut captured = callbacks.into_iter().flatten().flat_map(FnPtr::iter_curry);
+    captured.any(Dynamic::is_locked)
+}
+
 impl Inner {
+    /// Calls the callbacks of complete jobs. `explicit`: the script waits for just that, so they are called even from within one.
+    ///
+    /// # Errors
+    /// `exit` and KeyboardInterrupt.
     pub(super) fn call_back(&self, explicit: bool) -> Result<()> {
         loop {
             if self.calling.borrow().is_empty() || (self.in_callback.get() && !explicit) {
@@ -19,6 +34,12 @@ impl Inner {
             let Some(job) = self.calling.borrow_mut().pop_front() else {
                 return Ok(());
             };
+            if !explicit && uses_what_is_locked(&job) {
+                self.calling.borrow_mut().push_front(job);
+                self.call_later();
+                return Ok(());
+            }
+            self.later.set(0);
             let (callback, value) = match job.outcome() {
                 Some(Ok(value)) => (&job.terms.callback, value),
                 Some(Err(error)) => (&job.terms.error_callback, error),
@@ -40,6 +61,12 @@ impl Inner {
                 report_callback(error)?;
             }
         }
+    }
+
+    /// A callback can't be called just now.
+    fn call_later(&self) {
+        self.later.set(clock::now().saturating_add(SOON));
+        super::set_alarm();
     }
 
     /// One more task with a time limit.

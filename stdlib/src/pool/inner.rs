@@ -53,6 +53,8 @@ pub(super) struct Inner {
     pub(super) shortest: Cell<u64>,
     /// When the next task may run over its limit; 0 for never.
     pub(super) alarm: Cell<u64>,
+    /// When a callback that couldn't be called is tried again; 0 for never.
+    pub(super) later: Cell<u64>,
     /// The function of the last job, if it has captured nothing.
     pub(super) last: RefCell<Option<(ImmutableString, Rc<Function>)>>,
     /// The pool is the parent's, this process a fork of it.
@@ -83,6 +85,7 @@ impl Inner {
             timed: Cell::new(0),
             shortest: Cell::new(u64::MAX),
             alarm: Cell::new(0),
+            later: Cell::new(0),
             last: RefCell::default(),
             foreign: Cell::new(false),
             limit,
@@ -102,9 +105,12 @@ impl Inner {
         self.foreign.set(true);
     }
 
-    /// When the next task may run over its limit.
+    /// When there is something to look at next.
     pub(super) fn alarm(&self) -> Option<u64> {
-        Some(self.alarm.get()).filter(|at| *at != 0)
+        [self.alarm.get(), self.later.get()]
+            .into_iter()
+            .filter(|at| *at != 0)
+            .min()
     }
 
     /// Whether the pool has anything to do.

@@ -244,7 +244,7 @@ fn sweep() {
     }
 }
 
-/// Sets this process's alarm for the next time limit of a task.
+/// Sets this process's alarm for the next moment at which a pool must be looked at.
 fn set_alarm() {
     let next = POOLS.with_borrow(|pools| pools.iter().filter_map(|pool| pool.alarm()).min());
     let Some(next) = next else { return };
