@@ -53,7 +53,7 @@ pub fn register(registry: &mut Registry) {
     registry.constructor(
         "Pipe(duplex: bool = true)",
         "Two connected ends, as an array. With `duplex` false the first only receives and the second only sends.\n\n\
-         ```\nlet ends = Pipe();\nends[0].send([42, (), \"hello\"]);\nprint(ends[1].recv());\n```",
+         ```rhai\nlet ends = Pipe();\nends[0].send([42, (), \"hello\"]);\nprint(ends[1].recv());\n```",
         |call| {
             let (first, second) = core::Connection::pair(call.bool(0, true))?;
             Ok(Dynamic::from_array([first, second].map(|end| Connection::new(end).value()).into()))
@@ -63,7 +63,7 @@ pub fn register(registry: &mut Registry) {
         "mp::connection",
         "wait(object_list: array, timeout: seconds = ())",
         "Waits until one of the connections, sockets, listeners or sentinels in the list is ready; gives those that are, in the order of the \
-         list. An end whose other side is closed is ready.",
+         list. An end whose other side is closed is ready.\n\n```rhai\nlet ends = Pipe(false);\nends[1].send(1);\nfor ready in mp::connection::wait([ends[0]]) {\n    print(ready.recv());\n}\n```",
         wait,
     );
     messages(registry);
@@ -416,5 +416,15 @@ fn descriptor(object: &Dynamic) -> Result<RawFd> {
                 type_name(object)
             ),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_examples_run() {
+        let others: &[crate::testing::Register] =
+            &[crate::builtins::register, crate::errors::register];
+        crate::testing::run_examples(others, super::register);
     }
 }

@@ -88,17 +88,17 @@ pub fn register(registry: &mut Registry) {
         "A queue that any process may put items into and take items from.\n\n\
          `maxsize` bounds the number of items; with 0 or less, memory alone does. An item is visible to every process as soon as \
          `put` returns.\n\n\
-         ```\nlet q = Queue();\nq.put([42, (), \"hello\"]);\nprint(q.get());\n```",
+         ```rhai\nlet q = Queue();\nq.put([42, (), \"hello\"]);\nprint(q.get());\n```",
         |call| create::<Queue>(call, call.int(0)),
     );
     registry.constructor(
         "JoinableQueue(maxsize: int = 0)",
-        "A `Queue` that knows which items are not done with: each `get` is followed by a `task_done`, and `join` waits for all of them.",
+        "A `Queue` that knows which items are not done with: each `get` is followed by a `task_done`, and `join` waits for all of them.\n\n```rhai\nlet q = JoinableQueue();\nq.put(1);\nq.get();\nq.task_done();\nq.join();\n```",
         |call| create::<JoinableQueue>(call, call.int(0)),
     );
     registry.constructor(
         "SimpleQueue()",
-        "A queue with `put`, `get`, `empty` and `close` alone.",
+        "A queue with `put`, `get`, `empty` and `close` alone.\n\n```rhai\nlet q = SimpleQueue();\nq.put(\"item\");\nprint(q.get());\n```",
         |call| create::<SimpleQueue>(call, None),
     );
 
@@ -239,4 +239,14 @@ fn put<T: Kinded>(call: &mut Call<'_>, deadline: impl Fn(&Call<'_>) -> Deadline)
 fn get<T: Kinded>(call: &Call<'_>, deadline: Deadline) -> Result {
     let queue = call.this::<T>();
     message::get(open(&queue)?, deadline, places::of_call(call.ctx))
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_examples_run() {
+        let others: &[crate::testing::Register] =
+            &[crate::builtins::register, crate::errors::register];
+        crate::testing::run_examples(others, super::register);
+    }
 }

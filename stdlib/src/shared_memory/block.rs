@@ -186,7 +186,7 @@ pub(super) fn register(registry: &mut Registry) {
         "A block of bytes that the processes of this program find by its name.\n\n\
          With `create` it is new, has `size` bytes, all zero, and gets a name of its own if none is given; without, the block \
          of that `name`. It is there until `unlink`, at the latest until the program ends. `track` has no meaning here, since \
-         nothing can be left behind.",
+         nothing can be left behind.\n\n```rhai\nlet m = mp::shared_memory::SharedMemory(#{create: true, size: 16});\nm.buf[0] = 1;\nprint(mp::shared_memory::SharedMemory(m.name).buf[0]);\nm.unlink();\n```",
         |call| {
             let name = call.string(0);
             let size = call.int(2).unwrap_or(0);

@@ -10,7 +10,7 @@ use crate::api::{Class, Registry, type_name};
 use crate::convert::{self, Decoder, Encoder};
 use crate::error::{Error, Kind, Result, raise};
 use crate::given::{Given, fingerprint};
-use crate::{places, spelling};
+use crate::{items, places, spelling};
 use mphost_core::position::Position;
 use mphost_core::value::HandleKind;
 use mphost_core::wire::HandleHead;
@@ -357,12 +357,12 @@ pub(super) fn register(registry: &mut Registry) {
         "ShareableList(sequence: items = (), *, name: string = ())",
         "A list in shared memory, of a length that stays: numbers, true and false, texts, blobs and `()`. Items can be changed, \
          texts and blobs up to the length that they had at first, rounded up to the next eight bytes.\n\n\
-         With a `sequence` it is new, and gets a name of its own if none is given; with a `name` alone it is the list of that name.",
+         With a `sequence` it is new, and gets a name of its own if none is given; with a `name` alone it is the list of that name.\n\n```rhai\nlet l = mp::shared_memory::ShareableList([1, \"two\", 3.0]);\nl[0] += 1;\nprint(l);\nl.shm.unlink();\n```",
         |call| {
             let name = name_argument(call, 1);
             let list = match call.peek(0) {
                 Some(_) => {
-                    let values = sequence(&call.take(0))?;
+                    let values = items::collect(call.ctx, call.take(0))?;
                     ShareableList::create(&values, name.as_deref(), places::of_call(call.ctx))?
                 }
                 None => {
@@ -377,35 +377,6 @@ pub(super) fn register(registry: &mut Registry) {
     convert::portable::<ShareableList>(encode);
     convert::decoder(HandleKind::ShareableList, decode);
     methods(&mut class);
-}
-
-/// A new list's items, from what a script gave.
-pub(super) fn sequence(given: &Dynamic) -> Result<Array> {
-    if let Some(array) = given.read_lock::<Array>() {
-        return Ok(array.clone());
-    }
-    if let Some(list) = given.read_lock::<ShareableList>() {
-        return list.items();
-    }
-    if let Some(range) = given.read_lock::<std::ops::Range<i64>>() {
-        return Ok(range.clone().map(Dynamic::from).collect());
-    }
-    if let Some(range) = given.read_lock::<std::ops::RangeInclusive<i64>>() {
-        return Ok(range.clone().map(Dynamic::from).collect());
-    }
-    if let Some(text) = given.read_lock::<ImmutableString>() {
-        return Ok(text
-            .chars()
-            .map(|letter| letter.to_string().into())
-            .collect());
-    }
-    Err(raise(
-        Kind::TypeError,
-        format!(
-            "ShareableList(): 'sequence' must be an array, a range or a string, not {}",
-            type_name(given)
-        ),
-    ))
 }
 
 /// Makes a list, for the manager.

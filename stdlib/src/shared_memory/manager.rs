@@ -7,7 +7,7 @@ use super::block::SharedMemory;
 use super::list;
 use crate::api::Registry;
 use crate::error::{Kind, Result, raise};
-use crate::{places, with};
+use crate::{items, places, with};
 use rhai::Dynamic;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -123,7 +123,7 @@ pub(super) fn register(registry: &mut Registry) {
             |call| {
                 let manager = call.this::<SharedMemoryManager>();
                 manager.check_started()?;
-                let values = list::sequence(&call.take(0))?;
+                let values = items::collect(call.ctx, call.take(0))?;
                 let (list, memory) = list::create(&values, places::of_call(call.ctx))?;
                 manager.0.made.borrow_mut().push(memory);
                 Ok(list)

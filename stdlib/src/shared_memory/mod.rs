@@ -35,3 +35,13 @@ pub fn memory(value: &Dynamic) -> Option<Block> {
         .read_lock::<MemoryView>()
         .and_then(|view| view.memory())
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_examples_run() {
+        let others: &[crate::testing::Register] =
+            &[crate::builtins::register, crate::errors::register];
+        crate::testing::run_examples(others, super::register);
+    }
+}

@@ -7,8 +7,8 @@ use crate::api::{Call, Class, Registry, type_name};
 use crate::convert::{Decoder, Encoder};
 use crate::error::{Kind, Result, raise};
 use crate::handle::{self, Handle};
-use crate::places;
 use crate::synchronize::Guard;
+use crate::{items, places};
 use mphost_core::session::ObjRef;
 use mphost_core::shared::Block;
 use mphost_core::value::HandleKind;
@@ -94,7 +94,7 @@ pub(super) fn register(registry: &mut Registry) {
         "Numbers of one type in shared memory, with a lock (`get_lock`) to make several steps one.\n\n\
          A number is the size, all zero; an array, a range, a blob or (for 'c') a string are the contents. `a[i]` and `a[i..j]` read and \
          write; negative places count from the end.\n\n\
-         ```\nlet a = Array(\"i\", [1, 2, 3]);\na[-1] = 30;\nprint(a[0..3]);\n```",
+         ```rhai\nlet a = Array(\"i\", [1, 2, 3]);\na[-1] = 30;\nprint(a[0..3]);\n```",
         |call| {
             let lock = guard(call, 2)?;
             let raw = create(call)?;
@@ -106,7 +106,7 @@ pub(super) fn register(registry: &mut Registry) {
     );
     registry.constructor(
         "RawArray(typecode: string, size_or_initializer: items)",
-        "Numbers of one type in shared memory, without a lock.",
+        "Numbers of one type in shared memory, without a lock.\n\n```rhai\nlet a = RawArray(\"c\", 10);\na.value = \"text\";\nprint(a.value.as_string());\n```",
         |call| Ok(Dynamic::from(create(call)?)),
     );
     let mut class = registry.class::<RawArray>("RawArray");
@@ -164,24 +164,21 @@ fn create(call: &mut Call<'_>) -> Result<RawArray> {
         })?;
         Cells::create(code, size, position)?
     } else {
-        let raw = match cells_of(&given) {
-            Some(other) => code.encode_all(&other.to_array()?)?,
-            None => code.encode_all(&given)?,
+        let raw = if given.is_blob() || given.is_string() {
+            code.encode_all(&given)?
+        } else if given.as_float().is_ok() {
+            return Err(raise(
+                Kind::TypeError,
+                "Array(): 'size_or_initializer' must be a whole number or values, not float",
+            ));
+        } else {
+            code.encode_all(&items::collect(call.ctx, given)?.into())?
         };
         let cells = Cells::create(code, raw.len() / code.size(), position)?;
         cells.block.write(0, &raw)?;
         cells
     };
     Ok(RawArray(Rc::new(cells)))
-}
-
-fn cells_of(value: &Dynamic) -> Option<Rc<Cells>> {
-    if let Some(array) = value.read_lock::<Array>() {
-        return Some(array.cells().clone());
-    }
-    value
-        .read_lock::<RawArray>()
-        .map(|array| array.cells().clone())
 }
 
 fn common<T: Row>(class: &mut Class<'_, T>) {

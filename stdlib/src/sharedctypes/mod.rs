@@ -54,3 +54,16 @@ fn guard(call: &Call<'_>, index: usize) -> Result<Option<Guard>> {
 fn code(call: &Call<'_>) -> Result<TypeCode> {
     TypeCode::parse(&call.string(0).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_examples_run() {
+        let others: &[crate::testing::Register] = &[
+            crate::builtins::register,
+            crate::errors::register,
+            crate::synchronize::register,
+        ];
+        crate::testing::run_examples(others, super::register);
+    }
+}

@@ -84,7 +84,7 @@ pub(super) fn register(registry: &mut Registry) {
         "Value(typecode: string, init: plain = 0, *, lock: any = true)",
         "A number in shared memory, with a lock (`get_lock`) to make several steps one.\n\n\
          `lock` is `true` for an RLock of its own, `false` for none, or a lock to use.\n\n\
-         ```\nlet v = Value(\"i\", 5);\nwith v.get_lock() {\n    v.value += 1;\n}\nprint(v.value);\n```",
+         ```rhai\nlet v = Value(\"i\", 5);\nwith v.get_lock() {\n    v.value += 1;\n}\nprint(v.value);\n```",
         |call| {
             let lock = guard(call, 2)?;
             let raw = create(call)?;
@@ -96,7 +96,7 @@ pub(super) fn register(registry: &mut Registry) {
     );
     registry.constructor(
         "RawValue(typecode: string, init: plain = 0)",
-        "A number in shared memory, without a lock.",
+        "A number in shared memory, without a lock.\n\n```rhai\nlet v = RawValue(\"d\", 2.5);\nv.value *= 2;\n```",
         |call| Ok(Dynamic::from(create(call)?)),
     );
     let mut class = registry.class::<RawValue>("RawValue");

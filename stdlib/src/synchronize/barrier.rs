@@ -78,7 +78,7 @@ pub(super) fn register(registry: &mut Registry) {
     registry.constructor(
         "Barrier(parties: int, action: callable = (), timeout: seconds = ())",
         "A barrier: `parties` processes wait for each other. When the last one comes, one of them runs `action`, then all go on. \
-         `timeout` is what `wait` uses if it is given none.",
+         `timeout` is what `wait` uses if it is given none.\n\n```rhai\nlet b = Barrier(1, || print(\"all are here\"));\nprint(b.wait());\n```",
         |call| {
             let parties = u32::try_from(call.int(0).unwrap_or(0)).ok().filter(|n| *n > 0);
             let parties = parties.ok_or_else(|| raise(Kind::ValueError, "parties must be >= 1"))?;

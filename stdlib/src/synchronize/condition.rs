@@ -85,7 +85,7 @@ pub(super) fn register(registry: &mut Registry) {
     registry.constructor(
         "Condition(lock: any = ())",
         "A condition: processes wait until another says that something has changed. `lock` is a Lock or an RLock, by default an RLock \
-         of its own; it must be held for `wait` and `notify`.",
+         of its own; it must be held for `wait` and `notify`.\n\n```rhai\nlet c = Condition();\nwith c {\n    print(c.wait_for(|| true, 1));\n    c.notify_all();\n}\n```",
         |call| {
             let position = places::of_call(call.ctx);
             let lock = match call.peek(0) {

@@ -30,7 +30,7 @@ impl Handle for Event {
 pub(super) fn register(registry: &mut Registry) {
     registry.constructor(
         "Event()",
-        "A flag that processes can set, clear and wait for.",
+        "A flag that processes can set, clear and wait for.\n\n```rhai\nlet e = Event();\nprint(e.wait(0.01));\ne.set();\nprint(e.wait());\n```",
         |call| {
             Ok(Dynamic::from(Event(event::Event::create(
                 places::of_call(call.ctx),

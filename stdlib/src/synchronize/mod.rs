@@ -25,3 +25,13 @@ pub fn register(registry: &mut Registry) {
     condition::register(registry);
     barrier::register(registry);
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_examples_run() {
+        let others: &[crate::testing::Register] =
+            &[crate::builtins::register, crate::errors::register];
+        crate::testing::run_examples(others, super::register);
+    }
+}

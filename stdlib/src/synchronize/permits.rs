@@ -118,17 +118,17 @@ pub(super) fn register(registry: &mut Registry) {
     registry.constructor(
         "Lock()",
         "A lock: one process holds it at a time. Any process may release it.\n\n\
-         ```\nlet lock = Lock();\nwith lock {\n    print(lock.locked());\n}\n```",
+         ```rhai\nlet lock = Lock();\nwith lock {\n    print(lock.locked());\n}\n```",
         |call| made(permit::Lock::create(places::of_call(call.ctx)).map(Lock)),
     );
     registry.constructor(
         "RLock()",
-        "A lock that its owner may acquire several times; it is free after as many releases. Only the owner releases it.",
+        "A lock that its owner may acquire several times; it is free after as many releases. Only the owner releases it.\n\n```rhai\nlet lock = RLock();\nwith lock {\n    with lock { print(lock); }\n}\n```",
         |call| made(permit::RLock::create(places::of_call(call.ctx)).map(RLock)),
     );
     registry.constructor(
         "Semaphore(value: int = 1)",
-        "A counter that `acquire` lowers, waiting while it is 0, and `release` raises.",
+        "A counter that `acquire` lowers, waiting while it is 0, and `release` raises.\n\n```rhai\nlet rooms = Semaphore(2);\nwith rooms {\n    print(rooms.get_value());\n}\n```",
         |call| {
             made(
                 permit::Semaphore::create(call.int(0).unwrap_or(1), places::of_call(call.ctx))
@@ -138,7 +138,7 @@ pub(super) fn register(registry: &mut Registry) {
     );
     registry.constructor(
         "BoundedSemaphore(value: int = 1)",
-        "A semaphore that can't be released above its first value, and whose holders are known.",
+        "A semaphore that can't be released above its first value, and whose holders are known.\n\n```rhai\nlet rooms = BoundedSemaphore(2);\nrooms.acquire();\nrooms.release();\n```",
         |call| {
             let value = call.int(0).unwrap_or(1);
             made(
