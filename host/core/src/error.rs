@@ -72,6 +72,9 @@ pub enum CoreError {
         /// Where it acquired the permit.
         acquired_at: Position,
     },
+    /// The other side of a connection doesn't have the same key (Python: AuthenticationError).
+    #[error("{0}")]
+    Authentication(String),
     /// The interrupt hook asked to leave the wait; the number is the hook's own.
     #[error("interrupted")]
     Interrupted(u64),

@@ -1,6 +1,7 @@
 //! Processes, shared state and messages behind mphost. Plain Rust: no Rhai in it.
 
 pub mod alarm;
+pub mod authentication;
 pub mod barrier;
 mod board;
 pub mod clock;
@@ -24,6 +25,7 @@ pub mod shared;
 pub mod signals;
 mod sys;
 pub mod table;
+pub mod transport;
 pub mod value;
 pub mod wait;
 pub mod wire;

@@ -17,7 +17,7 @@
 
 mod error;
 mod packet;
-mod socket;
+pub(crate) mod socket;
 mod stream;
 
 pub use error::ConnectionError;

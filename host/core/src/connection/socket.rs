@@ -28,20 +28,20 @@ union Control {
 
 /// What one recvmsg has brought.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Received {
+pub(crate) struct Received {
     /// How many bytes, head and body together; 0 at the end of the connection.
-    pub(super) bytes: usize,
+    pub(crate) bytes: usize,
     /// A packet was longer than head and room; the rest of it is lost.
-    pub(super) truncated: bool,
+    pub(crate) truncated: bool,
     /// Descriptors were lost, since this process may open no more.
-    pub(super) descriptors_lost: bool,
+    pub(crate) descriptors_lost: bool,
 }
 
 /// Sends what the kernel takes of `parts` at once, `fds` along with the first byte. No SIGPIPE.
 ///
 /// # Errors
 /// The system call's, EAGAIN if it would have had to wait.
-pub(super) fn send(
+pub(crate) fn send(
     socket: BorrowedFd<'_>,
     parts: &[IoSlice<'_>],
     fds: &[RawFd],
@@ -66,7 +66,7 @@ pub(super) fn send(
 ///
 /// # Errors
 /// The system call's, EAGAIN if there is nothing yet. `head`, `body` and `fds` are unchanged then.
-pub(super) fn receive(
+pub(crate) fn receive(
     socket: BorrowedFd<'_>,
     head: &mut [u8],
     body: &mut Vec<u8>,

@@ -1,0 +1,263 @@
+//! Transport for servers and their clients: addresses, listening, connecting, and [`Link`]s that never wait.
+//!
+//! A manager's server talks to many clients with one thread, so nothing here blocks but [`connect`], which waits as everything in
+//! this crate waits. What is sent over a link is opaque bytes in frames; who is at the other end is for
+//! [authentication](crate::authentication) to find out.
+//!
+//! Invariant: a local server leaves nothing behind. Its address is a name in the abstract namespace (man page unix(7)), which ends
+//! with its last descriptor, unless the caller asks for a path.
+
+mod address;
+mod link;
+
+pub use address::Address;
+pub use link::{Fill, Frame, Link};
+
+use crate::clock::Deadline;
+use crate::error::{CoreError, Result};
+use crate::position::Position;
+use crate::wait::{WaitInfo, WaitKind, sleep, wait_fds};
+use interprocess::ConnectWaitMode;
+use interprocess::local_socket::{
+    ConnectOptions, GenericFilePath, GenericNamespaced, ListenerNonblockingMode, ListenerOptions,
+    Name, ToFsName, ToNsName,
+};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname};
+use socket2::{Domain, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
+
+/// A socket that others can connect to.
+#[derive(Debug)]
+pub struct Listener {
+    socket: OwnedFd,
+    address: Address,
+}
+
+impl Listener {
+    /// Listens at `address`; a port of 0 becomes a free one. Up to `backlog` clients may wait to be accepted (as far as the system
+    /// allows; a local listener takes the system's own limit).
+    ///
+    /// # Errors
+    /// [`CoreError::Os`]: the address is in use or isn't this machine's, its path can't be made.
+    pub fn bind(address: &Address, backlog: i32) -> Result<Listener> {
+        let socket = match address {
+            Address::Tcp(host, port) => return Self::bind_tcp(host, *port, backlog),
+            Address::Abstract(_) | Address::Path(_) => {
+                let listener = ListenerOptions::new()
+                    .name(local_name(address)?)
+                    .nonblocking(ListenerNonblockingMode::Accept)
+                    .reclaim_name(false)
+                    .create_sync()
+                    .map_err(|e| os("bind", &e))?;
+                match listener {
+                    interprocess::local_socket::Listener::UdSocket(listener) => listener.into(),
+                }
+            }
+        };
+        Ok(Listener {
+            socket,
+            address: address.clone(),
+        })
+    }
+
+    fn bind_tcp(host: &str, port: u16, backlog: i32) -> Result<Listener> {
+        let bound = resolve(host, port)?
+            .into_iter()
+            .map(|address| listen_tcp(address, backlog).map_err(|e| os("bind", &e)))
+            .reduce(|first, next| first.or(next));
+        let (socket, port) = bound.unwrap_or_else(|| Err(CoreError::os("bind", libc::EINVAL)))?;
+        Ok(Listener {
+            socket,
+            address: Address::Tcp(host.to_owned(), port),
+        })
+    }
+
+    /// A listener that this process was given.
+    #[must_use]
+    pub fn from_fd(socket: OwnedFd, address: Address) -> Listener {
+        Listener { socket, address }
+    }
+
+    /// The socket itself.
+    #[must_use]
+    pub fn into_fd(self) -> OwnedFd {
+        self.socket
+    }
+
+    /// Where it listens, with the port that was chosen.
+    #[must_use]
+    pub fn address(&self) -> &Address {
+        &self.address
+    }
+
+    /// The descriptor: it can be read when a client waits.
+    #[must_use]
+    pub fn as_raw_fd(&self) -> i32 {
+        self.socket.as_raw_fd()
+    }
+
+    /// The next client that waits, if there is one.
+    ///
+    /// # Errors
+    /// [`CoreError::Os`]: there are too many open descriptors.
+    pub fn accept(&self) -> Result<Option<OwnedFd>> {
+        use nix::sys::socket::{SockFlag, accept4};
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        match accept4(self.socket.as_raw_fd(), flags) {
+            Ok(fd) => {
+                let socket = crate::sys::process::take_fd(fd);
+                no_delay(&socket);
+                Ok(Some(socket))
+            }
+            // Clients that went away before they were accepted are nobody's concern.
+            Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNABORTED) => Ok(None),
+            Err(errno) => Err(CoreError::os("accept", errno as i32)),
+        }
+    }
+}
+
+fn local_name(address: &Address) -> Result<Name<'_>> {
+    match address {
+        Address::Abstract(name) => name.as_str().to_ns_name::<GenericNamespaced>(),
+        Address::Path(path) => path.as_str().to_fs_name::<GenericFilePath>(),
+        Address::Tcp(..) => Err(io::ErrorKind::Unsupported.into()),
+    }
+    .map_err(|e| CoreError::Value(format!("'{address}' can't be the address of a socket: {e}")))
+}
+
+fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
+    let host = if host.is_empty() { "0.0.0.0" } else { host };
+    let all = (host, port)
+        .to_socket_addrs()
+        .map_err(|e| CoreError::Value(format!("the host '{host}' can't be found: {e}")))?;
+    Ok(all.collect())
+}
+
+fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket)
+}
+
+fn listen_tcp(address: SocketAddr, backlog: i32) -> io::Result<(OwnedFd, u16)> {
+    let socket = tcp_socket(address)?;
+    // A server that starts anew at its old port needn't wait until old connections are forgotten.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(backlog)?;
+    let port = socket
+        .local_addr()?
+        .as_socket()
+        .map_or(address.port(), |bound| bound.port());
+    Ok((socket.into(), port))
+}
+
+/// Small requests and their answers shall not wait for each other's acknowledgement.
+fn no_delay(socket: &OwnedFd) {
+    if !is_local(socket) {
+        let _ = nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::TcpNoDelay, &true);
+    }
+}
+
+/// Whether a connected socket is of the local domain: then descriptors can travel over it.
+#[must_use]
+pub fn is_local(socket: &OwnedFd) -> bool {
+    getsockname::<SockaddrStorage>(socket.as_raw_fd())
+        .is_ok_and(|address| address.family() == Some(AddressFamily::Unix))
+}
+
+/// Connects to a listener. Waits at most until `deadline`.
+///
+/// # Errors
+/// [`CoreError::Os`]: nobody listens there (ECONNREFUSED, ENOENT); [`CoreError::Timeout`]; what the interrupt hook raises.
+pub fn connect(address: &Address, deadline: Deadline, position: Position) -> Result<OwnedFd> {
+    match address {
+        Address::Tcp(host, port) => connect_tcp(host, *port, deadline, position),
+        Address::Abstract(_) | Address::Path(_) => connect_local(address, deadline, position),
+    }
+}
+
+/// How long a client waits before it asks again where the listener has no room for one more.
+const FULL_PAUSE: Duration = Duration::from_millis(2);
+
+fn connect_local(address: &Address, deadline: Deadline, position: Position) -> Result<OwnedFd> {
+    loop {
+        let connected = ConnectOptions::new()
+            .name(local_name(address)?)
+            .wait_mode(ConnectWaitMode::Deferred)
+            .nonblocking_stream(true)
+            .connect_sync();
+        match connected {
+            Ok(interprocess::local_socket::Stream::UdSocket(stream)) => return Ok(stream.into()),
+            // The kernel offers nothing to wait for here.
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                if deadline.has_passed() {
+                    return Err(CoreError::Timeout);
+                }
+                sleep(FULL_PAUSE, position)?;
+            }
+            Err(e) => return Err(os("connect", &e)),
+        }
+    }
+}
+
+fn connect_tcp(host: &str, port: u16, deadline: Deadline, position: Position) -> Result<OwnedFd> {
+    let host = if host.is_empty() { "localhost" } else { host };
+    let mut last = CoreError::os("connect", libc::ECONNREFUSED);
+    for address in resolve(host, port)? {
+        let socket = tcp_socket(address).map_err(|e| os("socket", &e))?;
+        let result = match socket.connect(&address.into()) {
+            Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => {
+                wait_one(socket.as_raw_fd(), libc::POLLOUT, deadline, position)?;
+                match socket.take_error() {
+                    Ok(None) => Ok(()),
+                    Ok(Some(e)) | Err(e) => Err(e),
+                }
+            }
+            other => other,
+        };
+        match result {
+            Ok(()) => {
+                let socket = socket.into();
+                no_delay(&socket);
+                return Ok(socket);
+            }
+            Err(e) => last = os("connect", &e),
+        }
+    }
+    Err(last)
+}
+
+/// Waits until a descriptor has one of `events` (poll(2)), an error or its end.
+///
+/// # Errors
+/// [`CoreError::Timeout`]; what the interrupt hook raises.
+pub fn wait_one(fd: i32, events: i16, deadline: Deadline, position: Position) -> Result<()> {
+    let mut fds = [libc::pollfd {
+        fd,
+        events,
+        revents: 0,
+    }];
+    let info = WaitInfo::new(WaitKind::Descriptors, 0, position);
+    match wait_fds(&mut fds, info, deadline)? {
+        0 => Err(CoreError::Timeout),
+        _ => Ok(()),
+    }
+}
+
+/// The effective user at the other end of a local connection, as the kernel knows it (SO_PEERCRED, man page unix(7)).
+#[must_use]
+pub fn peer_user(socket: BorrowedFd<'_>) -> Option<u32> {
+    use nix::sys::socket::{getsockopt, sockopt::PeerCredentials};
+    getsockopt(&socket, PeerCredentials)
+        .ok()
+        .map(|peer| peer.uid())
+}
+
+fn os(call: &'static str, error: &io::Error) -> CoreError {
+    CoreError::os(call, error.raw_os_error().unwrap_or(libc::EIO))
+}
