@@ -57,6 +57,11 @@ pub fn native(name: &str) -> Option<FnPtr> {
     TABLES.with_borrow(|tables| tables.natives.get(name).cloned())
 }
 
+/// The native function of that full name, if there is one.
+pub(crate) fn native_named(name: &str) -> Option<FnPtr> {
+    TABLES.with_borrow(|tables| tables.natives.get(name).cloned())
+}
+
 /// Makes the functions of a compiled script known, so that closures are found again by their names.
 pub fn script_functions(library: &rhai::Module) {
     TABLES.with_borrow_mut(|tables| {

@@ -23,6 +23,7 @@ pub mod host;
 pub mod items;
 pub mod json;
 pub mod later;
+pub mod managers;
 pub mod message;
 pub mod nudge;
 pub mod os;
@@ -72,6 +73,7 @@ pub fn register_all(registry: &mut Registry) {
     shared_memory::register(registry);
     connection::register(registry);
     pool::register(registry);
+    managers::register(registry);
 }
 
 /// Makes `spawn` callable (Rhai reserves the word), and shows `catches` where the catch blocks are.
@@ -105,6 +107,7 @@ pub(crate) fn forget_parent() {
     atexit::clear();
     file::forget_input();
     random::reseed();
+    managers::forget_parent();
 }
 
 /// Runs what the script registered for its end.

@@ -35,6 +35,8 @@ pub struct Head {
     pub(super) default_method: u8,
     pub(super) method_set: bool,
     pub(super) cwd: Option<PathBuf>,
+    /// The keys of managers that have keys of their own.
+    pub(super) manager_keys: Vec<(String, u16, Vec<u8>)>,
 }
 
 /// The program, as an executed process gets it before its bootstrap.
@@ -176,6 +178,7 @@ fn call(
     } = task;
     let process = super::become_process(super::start::identity_of(&head, fields));
     adopt_method(&head);
+    crate::managers::learn_keys(&head.manager_keys);
     if let Some(run) = run {
         let mut this = process.into_dynamic();
         // A closure that is to see `this` has no parameters; a function may take the process as its one argument.

@@ -88,13 +88,14 @@ fn end_children() -> Result<()> {
         }
     }
     // Children may have been started meanwhile, by a callback.
-    loop {
-        let Some(child) = children().into_iter().next() else {
-            return Ok(());
-        };
+    while let Some(child) = children().into_iter().find(|child| !child.is_server()) {
         child.wait(Deadline::NEVER)?;
         child.refresh();
     }
+    // Nobody is left who could use the servers.
+    crate::managers::flush();
+    crate::managers::shutdown_all();
+    Ok(())
 }
 
 /// Kills all children at once: the end of a program that was interrupted.
@@ -112,6 +113,10 @@ pub fn kill_children() {
 }
 
 impl Process {
+    fn is_server(&self) -> bool {
+        self.0.borrow().server
+    }
+
     pub(super) fn is_daemon(&self) -> bool {
         self.0.borrow().daemon
     }

@@ -44,6 +44,7 @@ pub(crate) fn construct(call: &mut Call<'_>, method: Option<Method>) -> Result<P
         run,
         name,
         prefix: "",
+        server: false,
         daemon: call.has(4).then(|| call.bool(4, false)),
         fields: std::mem::take(&mut call.extra),
         method,

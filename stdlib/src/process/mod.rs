@@ -46,6 +46,8 @@ struct State {
     run: Option<FnPtr>,
     fields: Map,
     daemon: bool,
+    /// Whether it serves other processes: then it is ended last.
+    server: bool,
     authkey: Vec<u8>,
     method: Option<Method>,
     identity: Vec<u32>,
@@ -113,6 +115,7 @@ pub fn become_process(identity: Identity) -> Process {
         run: None,
         fields: Map::new(),
         daemon: false,
+        server: false,
         authkey: identity.authkey.clone(),
         method: None,
         identity: identity.numbers.clone(),
@@ -220,6 +223,8 @@ pub struct Blueprint {
     pub prefix: &'static str,
     /// Whether it is ended with its parent; inherited if not said.
     pub daemon: Option<bool>,
+    /// Whether it serves other processes: it is neither joined nor terminated before them, whoever started it ends it.
+    pub server: bool,
     /// Fields of a subclassed process.
     pub fields: Map,
     /// The start method, where a context fixed it.
@@ -251,6 +256,7 @@ impl Process {
                 run: blueprint.run,
                 fields: blueprint.fields,
                 daemon: blueprint.daemon.unwrap_or(parent.daemon),
+                server: blueprint.server,
                 authkey: parent.authkey.clone(),
                 method: blueprint.method,
                 identity,
@@ -273,6 +279,12 @@ impl Process {
     #[must_use]
     pub fn name(&self) -> String {
         self.0.borrow().name.clone()
+    }
+
+    /// The key that its connections authenticate with.
+    #[must_use]
+    pub fn authkey(&self) -> Vec<u8> {
+        self.0.borrow().authkey.clone()
     }
 
     /// Its pid, once it has one.

@@ -74,6 +74,7 @@ impl Process {
             cwd: (method != Method::Fork)
                 .then(std::env::current_dir)
                 .and_then(std::result::Result::ok),
+            manager_keys: crate::managers::known_keys(),
         };
         child::write_head(&mut encoder, &identity)?;
         let target = state.target.clone().map_or(Dynamic::UNIT, Dynamic::from);

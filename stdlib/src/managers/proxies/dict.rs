@@ -1,0 +1,169 @@
+//! `DictProxy`.
+
+use super::super::protocol::Op;
+use super::super::proxy::{Proxy, Typed};
+use super::containers::pairs;
+use super::{DictProxy, ask, class, forward, forward_change, in_iterator};
+use crate::api::{Call, Registry};
+use crate::error::{Kind, Result, raise};
+use crate::{places, spelling};
+use rhai::{Array, Dynamic, EvalAltResult, Map, NativeCallContext};
+
+/// The pairs of keys and values.
+fn pairs_of(proxy: &Proxy, position: mphost_core::position::Position) -> Result<Array> {
+    Ok(proxy
+        .call(Op::Items, &[], position)?
+        .try_cast::<Array>()
+        .unwrap_or_default())
+}
+
+/// Python's spelling of the dict.
+pub(super) fn text(ctx: &NativeCallContext<'_>, proxy: &Proxy) -> Result<String> {
+    let parts: Vec<String> = pairs_of(proxy, places::of_call(ctx))?
+        .into_iter()
+        .filter_map(|pair| pair.try_cast::<Array>())
+        .filter_map(|pair| {
+            let [key, value] = pair.as_slice() else {
+                return None;
+            };
+            Some(format!(
+                "{}: {}",
+                spelling::repr(ctx, key),
+                spelling::repr(ctx, value)
+            ))
+        })
+        .collect();
+    Ok(format!("{{{}}}", parts.join(", ")))
+}
+
+/// A map where all keys are texts, else the pairs.
+fn copy(pairs: Array) -> Dynamic {
+    let mut map = Map::new();
+    for pair in &pairs {
+        let Some(parts) = pair.read_lock::<Array>() else {
+            continue;
+        };
+        let [key, value] = parts.as_slice() else {
+            continue;
+        };
+        let Some(key) = key.read_lock::<rhai::ImmutableString>() else {
+            drop(parts);
+            return Dynamic::from_array(pairs);
+        };
+        map.insert(key.as_str().into(), value.clone());
+    }
+    Dynamic::from_map(map)
+}
+
+/// The keys, one after the other, as they were at the beginning. Like Python it notices when its own process changes their number on
+/// the way.
+struct Keys {
+    proxy: Proxy,
+    state: State,
+}
+
+enum State {
+    Before,
+    Within {
+        keys: std::vec::IntoIter<Dynamic>,
+        changes: u64,
+    },
+    Over,
+}
+
+impl Iterator for Keys {
+    type Item = std::result::Result<Dynamic, Box<EvalAltResult>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        if let State::Before = self.state {
+            match self
+                .proxy
+                .call(Op::Keys, &[], mphost_core::position::Position::NONE)
+            {
+                Ok(keys) => {
+                    let keys = keys.try_cast::<Array>().unwrap_or_default().into_iter();
+                    self.state = State::Within {
+                        keys,
+                        changes: self.proxy.changes(),
+                    };
+                }
+                Err(error) => {
+                    self.state = State::Over;
+                    return Some(Err(in_iterator(error)));
+                }
+            }
+        }
+        let State::Within { keys, changes } = &mut self.state else {
+            return None;
+        };
+        if *changes != self.proxy.changes() {
+            self.state = State::Over;
+            return Some(Err(in_iterator(raise(
+                Kind::RuntimeError,
+                "dictionary changed size during iteration",
+            ))));
+        }
+        keys.next().map(Ok)
+    }
+}
+
+fn update(call: &mut Call<'_>) -> Result {
+    let pairs = pairs(call.ctx, call.take(0))?;
+    let proxy = call.this::<DictProxy>().proxy().clone();
+    proxy.changed();
+    ask(&proxy, Op::Update, &[&pairs], call)
+}
+
+/// Registers it.
+pub(super) fn register(registry: &mut Registry) {
+    class::<DictProxy>(registry, "DictProxy")
+        .index_getter("The value of a key: any number, string, char, bool, `()`, or an array of those. A missing one: `KeyError`.", |call| {
+            let key = call.take(0);
+            call.this::<DictProxy>().proxy().get_place(Op::GetItem, Some(&key), call.ctx)
+        })
+        .index_setter(|call| {
+            let (key, value) = (call.take(0), call.take(1));
+            let this = call.this::<DictProxy>();
+            this.proxy().set_place(Op::SetItem, Some(&key), &value, call.ctx)?;
+            Ok(Dynamic::UNIT)
+        })
+        .method(
+            "get(key: any, default: any = ())",
+            "The value of a key, or `default` where there is none.\n\n\
+             ```rhai\nwith Manager() as m {\n    let d = m.dict(#{a: 1});\n    print(d.get(\"b\", 2));\n}\n```",
+            forward::<DictProxy>(Op::Get, 2),
+        )
+        .method("set(key: any, value: any)", "The same as `d[key] = value`.", forward_change::<DictProxy>(Op::SetItem, 2))
+        .method(
+            "pop(key: any, default: any = ())",
+            "Takes a key out and gives its value. A missing one: `default` if it is given, else `KeyError`.",
+            forward_change::<DictProxy>(Op::Pop, 2),
+        )
+        .method("popitem()", "Takes out the pair that came last: `[key, value]`.", forward_change::<DictProxy>(Op::PopItem, 0))
+        .method(
+            "setdefault(key: any, default: any = ())",
+            "The value of a key, which becomes `default` where there is none.",
+            forward_change::<DictProxy>(Op::SetDefault, 2),
+        )
+        .method("remove(key: any)", "Takes a key out. A missing one: `KeyError`.", forward_change::<DictProxy>(Op::DelItem, 1))
+        .method("contains(key: any)", "Whether there is such a key; the same as `key in d`.", forward::<DictProxy>(Op::Contains, 1))
+        .method("len()", "How many keys there are.", forward::<DictProxy>(Op::Len, 0))
+        .method("keys()", "The keys, in the order in which they came.", forward::<DictProxy>(Op::Keys, 0))
+        .method("values()", "The values, in the order in which their keys came.", forward::<DictProxy>(Op::Values, 0))
+        .method("items()", "The pairs `[key, value]`, in the order in which the keys came.", forward::<DictProxy>(Op::Items, 0))
+        .method("clear()", "Takes everything out.", forward_change::<DictProxy>(Op::Clear, 0))
+        .method(
+            "copy()",
+            "A copy in this process: an object map; where not all keys are strings, an array of pairs.",
+            |call| {
+                let this = call.this::<DictProxy>();
+                Ok(copy(pairs_of(this.proxy(), places::of_call(call.ctx))?))
+            },
+        )
+        .method(
+            "update(other: any)",
+            "Takes all pairs of an object map, a DictProxy or an array of `[key, value]` in, in one step.",
+            update,
+        )
+        .iterate(|this| Keys { proxy: this.proxy().clone(), state: State::Before });
+}

@@ -1,0 +1,220 @@
+//! Objects of a script's own: what a registered callable returns in the server.
+//!
+//! A list or a map of plain values becomes a managed container; an object map with function members becomes an object whose members are
+//! called there, with `this` bound to the map, one at a time. What belongs to the program itself (a Queue, a Lock …) goes to the client
+//! as it is.
+//!
+//! Sharing: a callable that returns what it has captured returns the same thing each time, so every client shall get the same object.
+//! What was captured is recognised by its place in memory.
+
+use super::objects::{Object, Outcome, Turn, take};
+use super::protocol::{Op, Tag};
+use super::proxies::AutoProxy;
+use super::proxy::{Proxy, Typed};
+use super::server::{Args, Factory, Server};
+use crate::api::{Call, Registry, suggest};
+use crate::error::{Error, Kind, Result, raise};
+use crate::{places, spelling};
+use rhai::{Array, Dynamic, FnPtr, ImmutableString, Map, NativeCallContext};
+use std::cell::RefCell;
+use std::rc::Rc;
+
+/// An object map whose members can be called.
+struct ScriptObject {
+    /// Shared with the callable that returned it, if that has captured it.
+    this: Dynamic,
+    exposed: Rc<[ImmutableString]>,
+}
+
+impl Object for ScriptObject {
+    fn call(&mut self, op: Op, mut args: Args, turn: &mut Turn<'_>) -> Result<Outcome> {
+        if op != Op::Call {
+            return Err(super::objects::unsupported(op));
+        }
+        let name = take(&mut args, 0)
+            .into_immutable_string()
+            .map_err(|_| super::objects::malformed())?;
+        if !self.exposed.contains(&name) {
+            return Err(hidden(&name, &self.exposed));
+        }
+        let member = self
+            .this
+            .read_lock::<Map>()
+            .and_then(|map| map.get(name.as_str()).cloned());
+        let Some(member) = member.and_then(Dynamic::try_cast::<FnPtr>) else {
+            return Err(raise(
+                Kind::AttributeError,
+                format!("the object has no method '{name}'"),
+            ));
+        };
+        let args: Array = args.drain(1..).collect();
+        let result = member.call_raw(turn.script, Some(&mut self.this), args)?;
+        Ok(Outcome::Value(result.flatten()))
+    }
+}
+
+fn hidden(name: &str, exposed: &[ImmutableString]) -> Error {
+    let names: Vec<String> = exposed.iter().map(|name| format!("'{name}'")).collect();
+    raise(
+        Kind::RemoteError,
+        format!("method '{name}' is not in exposed=({})", names.join(", ")),
+    )
+}
+
+/// What tells what a callable has captured from anything else: its place in memory.
+fn identity(value: &Dynamic) -> Option<usize> {
+    if !value.is_shared() {
+        return None;
+    }
+    // A shared value lies in one place as long as anybody has it, and the object made of it does.
+    if let Some(map) = value.read_lock::<Map>() {
+        return Some(std::ptr::from_ref(&*map).addr());
+    }
+    value
+        .read_lock::<Array>()
+        .map(|array| std::ptr::from_ref(&*array).addr())
+}
+
+/// Calls a registered callable, and makes a managed object of what it returns.
+///
+/// # Errors
+/// What the callable throws; `TypeError` for what can't be managed.
+pub(super) fn create(
+    server: &Rc<Server>,
+    typeid: &ImmutableString,
+    factory: &Factory,
+    args: Array,
+    script: &NativeCallContext<'_>,
+) -> Result {
+    let value = factory.callable.call_raw(script, None, args)?;
+    let identity = identity(&value).map(|place| (typeid.clone(), place));
+    if let Some(identity) = &identity {
+        let known = server.identities.borrow().get(identity).copied();
+        if let Some(proxy) = known.and_then(|id| server.proxy_of(id)) {
+            return Ok(proxy.value());
+        }
+    }
+    let proxy = adopt(server, typeid, factory, value)?;
+    if let (Some(identity), Some(proxy)) = (identity, Proxy::of(&proxy)) {
+        // The callable may return it again: it stays as long as the server.
+        server.keep(proxy.id());
+        server.identities.borrow_mut().insert(identity, proxy.id());
+    }
+    Ok(proxy)
+}
+
+fn adopt(
+    server: &Rc<Server>,
+    typeid: &ImmutableString,
+    factory: &Factory,
+    value: Dynamic,
+) -> Result {
+    let functions = value.read_lock::<Map>().map(|map| {
+        let callable = map.iter().filter(|(_, member)| member.is::<FnPtr>());
+        callable
+            .map(|(name, _)| ImmutableString::from(name.as_str()))
+            .collect::<Vec<_>>()
+    });
+    match functions {
+        Some(functions) if !functions.is_empty() => {
+            let exposed: Rc<[ImmutableString]> = match &factory.exposed {
+                Some(exposed) => exposed.clone(),
+                None => functions
+                    .into_iter()
+                    .filter(|name| !name.starts_with('_'))
+                    .collect(),
+            };
+            let object = ScriptObject {
+                this: value,
+                exposed: exposed.clone(),
+            };
+            let object = Rc::new(RefCell::new(object));
+            return Ok(server
+                .adopt(object, Tag::Object, typeid.clone(), Some(exposed))
+                .value());
+        }
+        _ => {}
+    }
+    match super::objects::wrap(&value)? {
+        Some((tag, object)) => Ok(server.adopt(object, tag, typeid.clone(), None).value()),
+        None => Ok(value),
+    }
+}
+
+/// `proxy._callmethod(name, args)`.
+///
+/// # Errors
+/// What the method throws; RemoteError for one that isn't exposed.
+pub(super) fn call_method(proxy: &Proxy, call: &mut Call<'_>) -> Result {
+    let name = call.string(0).unwrap_or_default();
+    let args = call.array(1);
+    if proxy.tag() == Tag::Object {
+        return forward(
+            proxy,
+            &name,
+            &args.iter().collect::<Vec<_>>(),
+            places::of_call(call.ctx),
+        );
+    }
+    match Op::from_name(&name) {
+        Some(op) => proxy.call(
+            op,
+            &args.iter().collect::<Vec<_>>(),
+            places::of_call(call.ctx),
+        ),
+        None => Err(hidden(&name, &[])),
+    }
+}
+
+fn forward(
+    proxy: &Proxy,
+    name: &str,
+    args: &[&Dynamic],
+    position: mphost_core::position::Position,
+) -> Result {
+    let name: Dynamic = name.into();
+    let args: Vec<&Dynamic> = std::iter::once(&name).chain(args.iter().copied()).collect();
+    proxy.call(Op::Call, &args, position)
+}
+
+/// The object's own `__str__`, if it exposes one.
+pub(super) fn text(ctx: &NativeCallContext<'_>, proxy: &Proxy) -> Result<String> {
+    if !proxy.exposed().iter().any(|name| name == "__str__") {
+        return Ok(proxy.describe());
+    }
+    let text = forward(proxy, "__str__", &[], places::of_call(ctx))?;
+    Ok(spelling::text(ctx, &text))
+}
+
+/// Registers proxies of such objects.
+pub(super) fn register(registry: &mut Registry) {
+    registry
+        .class::<AutoProxy>("AutoProxy")
+        .dynamic_methods(Rc::new(|ctx, name, args| {
+            let Some((this, rest)) = args.split_first_mut() else {
+                return Ok(None);
+            };
+            let Some(proxy) = this
+                .read_lock::<AutoProxy>()
+                .map(|this| this.proxy().clone())
+            else {
+                return Ok(None);
+            };
+            if !name.starts_with(|first: char| first.is_alphabetic() || first == '_')
+                || name.contains('$')
+            {
+                return Ok(None);
+            }
+            let exposed = proxy.exposed();
+            if !exposed.iter().any(|known| known == name) {
+                let known = exposed.iter().map(ImmutableString::as_str);
+                let hint = suggest(name, known);
+                return Err(raise(
+                    Kind::AttributeError,
+                    format!("'AutoProxy' object has no attribute '{name}'{hint}"),
+                ));
+            }
+            let args: Vec<&Dynamic> = rest.iter().map(|arg| &**arg).collect();
+            forward(&proxy, name, &args, places::of_call(ctx)).map(Some)
+        }));
+}

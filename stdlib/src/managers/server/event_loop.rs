@@ -1,0 +1,428 @@
+//! The server's one loop: descriptors that are ready, deadlines that have passed.
+//!
+//! Invariants:
+//! - A connection's error ends that connection alone.
+//! - Nothing is read from a peer that doesn't take its answers; nothing waits for it.
+//! - Each round serves what every peer had sent when its turn came, so none starves.
+
+use super::super::client::session_identity;
+use super::super::objects::{Ticket, Verdict, Why};
+use super::super::protocol::Op;
+use super::peer::{Parked, Peer, Stage};
+use super::{Request, Served, Server};
+use crate::convert::Encoder;
+use crate::error::Result;
+use mphost_core::clock::Deadline;
+use mphost_core::error::CoreError;
+use mphost_core::position::Position;
+use mphost_core::transport::{Fill, Listener};
+use mphost_core::wait::{PollFd, WaitInfo, WaitKind, wait_fds};
+use nix::libc;
+use rhai::{Array, Dynamic, NativeCallContext};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// So many connections are accepted before those that are there have their turn.
+const BURST: usize = 16;
+/// How long no connections are accepted after the system has refused one (no descriptors left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How long a server that was told to end tries to get rid of its last answers.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// The server at work.
+pub(in super::super) struct Loop<'s> {
+    server: Rc<Server>,
+    listener: Listener,
+    key: Vec<u8>,
+    peers: Vec<Option<Peer>>,
+    polled: Vec<PollFd>,
+    /// Which peer each polled descriptor is, after the listener.
+    places: Vec<usize>,
+    out: Encoder,
+    script: &'s NativeCallContext<'s>,
+    accept_again: Deadline,
+    stopping: bool,
+}
+
+impl<'s> Loop<'s> {
+    /// A loop that hasn't begun.
+    pub(in super::super) fn new(
+        server: Rc<Server>,
+        listener: Listener,
+        key: Vec<u8>,
+        script: &'s NativeCallContext<'s>,
+    ) -> Loop<'s> {
+        Loop {
+            server,
+            listener,
+            key,
+            peers: Vec::new(),
+            polled: Vec::new(),
+            places: Vec::new(),
+            out: Encoder::new(),
+            script,
+            accept_again: Deadline::NOW,
+            stopping: false,
+        }
+    }
+
+    /// Serves until a client says that it is enough.
+    ///
+    /// # Errors
+    /// Where the system refuses to wait; what an interrupt raises, unless `ignore` says to go on.
+    pub(in super::super) fn run(&mut self, ignore: impl Fn(&CoreError) -> bool) -> Result<()> {
+        let info = WaitInfo::new(WaitKind::Descriptors, 0, Position::NONE);
+        while !self.stopping {
+            let deadline = self.prepare();
+            match wait_fds(&mut self.polled, info, deadline) {
+                Ok(_) => {}
+                Err(error) if ignore(&error) => continue,
+                Err(error) => return Err(error.into()),
+            }
+            if self.polled[0].revents != 0 {
+                self.accept();
+            }
+            for index in 0..self.places.len() {
+                let (place, revents) = (self.places[index], self.polled[index + 1].revents);
+                if revents != 0 {
+                    self.attend(place, revents);
+                }
+            }
+            self.expire();
+        }
+        self.say_last_words(info);
+        Ok(())
+    }
+
+    /// What to wait for, and how long.
+    fn prepare(&mut self) -> Deadline {
+        self.polled.clear();
+        self.places.clear();
+        let mut deadline = Deadline::NEVER;
+        let accepting = self.accept_again.has_passed();
+        if !accepting {
+            deadline = self.accept_again;
+        }
+        let events = if accepting { libc::POLLIN } else { 0 };
+        self.polled.push(PollFd {
+            fd: self.listener.as_raw_fd(),
+            events,
+            revents: 0,
+        });
+        for (place, peer) in self.peers.iter().enumerate() {
+            let Some(peer) = peer else { continue };
+            let mut events = 0;
+            if peer.is_read() {
+                events |= libc::POLLIN;
+            }
+            if peer.link.unsent() > 0 {
+                events |= libc::POLLOUT;
+            }
+            self.polled.push(PollFd {
+                fd: peer.link.as_raw_fd(),
+                events,
+                revents: 0,
+            });
+            self.places.push(place);
+            deadline = deadline.min(peer.deadline());
+        }
+        deadline
+    }
+
+    fn accept(&mut self) {
+        for _ in 0..BURST {
+            match self.listener.accept() {
+                Ok(Some(socket)) => {
+                    let Ok(peer) = Peer::new(socket) else {
+                        continue;
+                    };
+                    match self.peers.iter_mut().find(|place| place.is_none()) {
+                        Some(place) => *place = Some(peer),
+                        None => self.peers.push(Some(peer)),
+                    }
+                }
+                Ok(None) => return,
+                Err(_) => {
+                    self.accept_again = Deadline::after(ACCEPT_PAUSE);
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Reads from a peer, serves it and writes to it; an error ends it.
+    fn attend(&mut self, place: usize, revents: i16) {
+        let Some(peer) = &mut self.peers[place] else {
+            return;
+        };
+        let mut alive = true;
+        if revents & libc::POLLOUT != 0 {
+            alive = peer.link.flush().is_ok();
+        }
+        if alive && revents & !libc::POLLOUT != 0 {
+            alive = self.read(place).unwrap_or(false);
+        }
+        if !alive {
+            self.close(place);
+        }
+        self.send_answers();
+    }
+
+    /// Whether the peer goes on.
+    fn read(&mut self, place: usize) -> Result<bool> {
+        let Some(peer) = &mut self.peers[place] else {
+            return Ok(false);
+        };
+        let fill = peer.link.fill()?;
+        loop {
+            let Some(peer) = &mut self.peers[place] else {
+                return Ok(false);
+            };
+            let Some(frame) = peer.link.frame()? else {
+                break;
+            };
+            if matches!(peer.stage, Stage::Welcome | Stage::Ready(_)) {
+                let request = peer.read(frame)?;
+                self.request(place, request)?;
+            } else {
+                peer.authenticate(&self.key, &frame)?;
+            }
+        }
+        Ok(fill != Fill::End)
+    }
+
+    fn request(&mut self, place: usize, request: Result<Request>) -> Result<()> {
+        let Some(peer) = &mut self.peers[place] else {
+            return Ok(());
+        };
+        let Some(client) = peer.client() else {
+            return self.greet(place, request?);
+        };
+        if let Ok(Request { op, object, .. }) = &request
+            && op.is_one_way()
+        {
+            match op {
+                Op::Cancel => self.cancel(place),
+                Op::Hold => {
+                    self.server.return_here(*object);
+                    self.server.hold(client, *object);
+                }
+                Op::Drop => self.server.let_go(client, *object),
+                Op::Lend => self.server.lend_here(*object),
+                _ => {}
+            }
+            self.server.settle();
+            return Ok(());
+        }
+        peer.request += 1;
+        let ticket = peer.ticket(place);
+        if peer.parked.is_some() {
+            return Err(super::super::objects::malformed());
+        }
+        let object = request.as_ref().map_or(0, |request| request.object);
+        let served = match request {
+            Ok(Request {
+                op: Op::Shutdown, ..
+            }) => {
+                self.stopping = true;
+                super::super::objects::write_done(self.out_cleared(), &Dynamic::UNIT)?;
+                Served::Answered
+            }
+            Ok(request) => {
+                let mut out = std::mem::take(&mut self.out);
+                let served = self
+                    .server
+                    .serve(request, ticket, client, &mut out, self.script);
+                self.out = out;
+                served
+            }
+            Err(error) => {
+                super::super::objects::write_thrown(&mut self.out, error, self.script);
+                Served::Answered
+            }
+        };
+        match served {
+            Served::Answered => self.send_out(place),
+            Served::Waits(deadline) => {
+                let object = self.server.object(object)?;
+                if let Some(peer) = &mut self.peers[place] {
+                    peer.parked = Some(Parked { object, deadline });
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn out_cleared(&mut self) -> &mut Encoder {
+        self.out.clear();
+        &mut self.out
+    }
+
+    /// A client says who it is.
+    fn greet(&mut self, place: usize, request: Request) -> Result<()> {
+        let malformed = super::super::objects::malformed;
+        let mut args = request.args.into_iter();
+        let mut number = || {
+            args.next()
+                .and_then(|arg| arg.as_int().ok())
+                .ok_or_else(malformed)
+        };
+        let identity = (number()?, number()?);
+        let session = (number()?, number()?);
+        let held = args
+            .next()
+            .and_then(|held| held.try_cast::<Array>())
+            .ok_or_else(malformed)?;
+        let held = held
+            .iter()
+            .filter_map(|id| id.as_int().ok())
+            .map(i64::cast_unsigned);
+        let client = self.server.client_came(identity, held);
+        self.server.settle();
+        let Some(peer) = &mut self.peers[place] else {
+            return Ok(());
+        };
+        peer.same_session = peer.local && session == session_identity();
+        peer.stage = Stage::Ready(client);
+        let same: Dynamic = peer.same_session.into();
+        self.out_cleared().value(&same)?;
+        self.send_out(place)
+    }
+
+    /// Sends what is in `out` to a peer.
+    fn send_out(&mut self, place: usize) -> Result<()> {
+        let Some(peer) = &mut self.peers[place] else {
+            return Ok(());
+        };
+        let refused = if !peer.same_session && !self.out.handles().is_empty() {
+            Some(
+                "queues, locks and shared values belong to their program: they can't travel to another one",
+            )
+        } else if !peer.local && !self.out.fds().is_empty() {
+            Some("connections and sockets can't travel over a network")
+        } else {
+            None
+        };
+        if let Some(text) = refused {
+            let error = crate::error::raise(crate::error::Kind::PicklingError, text);
+            super::super::objects::write_thrown(&mut self.out, error, self.script);
+        }
+        let handles = self.out.seal();
+        let sent = self
+            .out
+            .borrowed_fds()
+            .and_then(|fds| Ok(peer.link.send(self.out.bytes(), &fds)?));
+        if sent.is_err() {
+            handles
+                .into_iter()
+                .for_each(|handle| mphost_core::session::session().release(handle));
+        }
+        sent
+    }
+
+    /// Sends the answers to operations that don't wait any more.
+    fn send_answers(&mut self) {
+        loop {
+            let answers = self.server.answers.take();
+            if answers.is_empty() {
+                return;
+            }
+            for (ticket, verdict) in answers {
+                self.answer(ticket, verdict);
+            }
+        }
+    }
+
+    fn answer(&mut self, ticket: Ticket, verdict: Verdict) {
+        let Some(Some(peer)) = self.peers.get_mut(ticket.peer) else {
+            return;
+        };
+        let Some(client) = peer
+            .client()
+            .filter(|_| peer.request == ticket.request && peer.parked.is_some())
+        else {
+            return;
+        };
+        peer.parked = None;
+        let mut out = std::mem::take(&mut self.out);
+        self.server.answer(client, verdict, &mut out, self.script);
+        self.out = out;
+        if self.send_out(ticket.peer).is_err() {
+            self.close(ticket.peer);
+        }
+    }
+
+    /// A client doesn't want to wait any longer. If nothing of it waits, the answer is on its way already.
+    fn cancel(&mut self, place: usize) {
+        self.end_wait(place, Why::Cancelled);
+    }
+
+    fn end_wait(&mut self, place: usize, why: Why) {
+        let Some(peer) = &mut self.peers[place] else {
+            return;
+        };
+        let (Some(client), ticket) = (peer.client(), peer.ticket(place)) else {
+            return;
+        };
+        let Some(parked) = &mut peer.parked else {
+            return;
+        };
+        // If the object goes on with it (a condition takes its lock again), then without a limit.
+        parked.deadline = Deadline::NEVER;
+        let object = parked.object.clone();
+        self.server
+            .expire(&object, ticket, client, why, self.script);
+    }
+
+    fn expire(&mut self) {
+        for place in 0..self.peers.len() {
+            let Some(peer) = &self.peers[place] else {
+                continue;
+            };
+            if !peer.deadline().has_passed() {
+                continue;
+            }
+            if peer.parked.is_some() {
+                self.end_wait(place, Why::Timeout);
+            } else {
+                self.close(place);
+            }
+        }
+        self.send_answers();
+    }
+
+    fn close(&mut self, place: usize) {
+        self.end_wait(place, Why::Gone);
+        let Some(mut peer) = self.peers[place].take() else {
+            return;
+        };
+        // A peer that was refused shall learn why.
+        let _ = peer.link.flush();
+        if let Some(client) = peer.client() {
+            self.server.client_left(client);
+        }
+    }
+
+    /// Answers that are still on their way get a moment.
+    fn say_last_words(&mut self, info: WaitInfo) {
+        let deadline = Deadline::after(LAST_WORDS);
+        loop {
+            self.polled.clear();
+            for peer in self.peers.iter_mut().flatten() {
+                if peer.link.flush().is_ok_and(|done| !done) {
+                    self.polled.push(PollFd {
+                        fd: peer.link.as_raw_fd(),
+                        events: libc::POLLOUT,
+                        revents: 0,
+                    });
+                }
+            }
+            if self.polled.is_empty()
+                || deadline.has_passed()
+                || wait_fds(&mut self.polled, info, deadline).is_err()
+            {
+                return;
+            }
+        }
+    }
+}
