@@ -5,7 +5,7 @@
 //!
 //! - [`discovery`]: which scripts and test functions there are; [`source`] and [`expectations`] read them.
 //! - [`schedule`]: several at a time; [`cancel`] ends them all.
-//! - [`execute`]: one run in a session of its own; [`survivors`] finds what it left behind.
+//! - [`mod@execute`]: one run in a session of its own; [`survivors`] finds what it left behind.
 //! - [`verdict`]: what fits and what doesn't; [`matching`] and [`pattern`] compare lines.
 //! - [`report`]: lines, summary, JUnit.
 //! - [`update`]: new expectations instead of a verdict; [`slots`] and [`generalise`] make them.
