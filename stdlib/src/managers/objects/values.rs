@@ -84,6 +84,7 @@ impl Object for TypedArray {
                 return turn.give_all(self.items[range].iter());
             }
             Op::Len => return Ok(Outcome::Value(length(self.items.len()))),
+            Op::Get => return Ok(Outcome::Value(self.code.letter().into())),
             Op::SetItem => {
                 let at = self.place(&args, "assignment ")?;
                 self.items[at] = fit(self.code, &take(&mut args, 1))?;

@@ -20,11 +20,12 @@ pub(super) fn value_text(ctx: &NativeCallContext<'_>, proxy: &Proxy) -> Result<S
     Ok(format!("Value({})", spelling::repr(ctx, &value)))
 }
 
-/// The items, spelled as a list.
+/// CPython's text of a managed Array: its typecode and its items.
 pub(super) fn array_text(ctx: &NativeCallContext<'_>, proxy: &Proxy) -> Result<String> {
+    let code = proxy.call(Op::Get, &[], places::of_call(ctx))?;
     let items = all(proxy, places::of_call(ctx))?;
     Ok(format!(
-        "array({})",
+        "array('{code}', {})",
         spelling::repr(ctx, &Dynamic::from_array(items))
     ))
 }
