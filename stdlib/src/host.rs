@@ -128,14 +128,8 @@ impl Host {
     /// `sys::exit` says.
     #[must_use]
     pub fn run(&self) -> i32 {
-        if let Err(error) = self.runtime.compile() {
-            let program = self.runtime.program();
-            let mut sources = Sources::with_main(&program.path, &program.source);
-            let _ = crate::output::write_stderr(&traceback::format_syntax(
-                &error,
-                &program.path,
-                &mut sources,
-            ));
+        if let Err(report) = compile(self.runtime) {
+            let _ = crate::output::write_stderr(&report);
             return SYNTAX_ERROR;
         }
         let ast = self.runtime.ast();
@@ -161,14 +155,8 @@ impl Host {
     /// with `test_…` functions. Returns the exit code.
     #[must_use]
     pub fn run_function(&self, name: &str) -> i32 {
-        if let Err(error) = self.runtime.compile() {
-            let program = self.runtime.program();
-            let mut sources = Sources::with_main(&program.path, &program.source);
-            let _ = crate::output::write_stderr(&traceback::format_syntax(
-                &error,
-                &program.path,
-                &mut sources,
-            ));
+        if let Err(report) = compile(self.runtime) {
+            let _ = crate::output::write_stderr(&report);
             return SYNTAX_ERROR;
         }
         let result = child::call_function(name).map(|_: Dynamic| ());
@@ -188,6 +176,11 @@ pub fn check(program: Program) -> std::result::Result<(), String> {
             ..Settings::default()
         },
     );
+    compile(runtime)
+}
+
+/// Compiles the runtime's program; the error is the report of what is wrong, with source line and caret.
+fn compile(runtime: &Runtime) -> std::result::Result<(), String> {
     runtime.compile().map_err(|error| {
         let program = runtime.program();
         let mut sources = Sources::with_main(&program.path, &program.source);
