@@ -1,5 +1,6 @@
 //! All scripts: the examples and the conformance tests, each under its start methods, by `mphost test` itself.
 
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -47,6 +48,9 @@ fn assert_all_pass(paths: &[PathBuf]) {
         .map(|line| format!("{line}\n"))
         .collect();
     println!("{failures}");
+    // Past the test harness, which shows nothing of a test that passed: how many there were.
+    let count = stdout.lines().last().unwrap_or_default();
+    let _ = writeln!(std::io::stderr(), "mphost test: {count}");
     assert!(output.status.success(), "{failures}{stderr}");
 }
 
