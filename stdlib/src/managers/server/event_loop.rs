@@ -24,6 +24,8 @@ use std::time::Duration;
 
 /// So many connections are accepted before those that are there have their turn.
 const BURST: usize = 16;
+/// The other side has closed: nothing can be sent to it any more.
+const HANG_UP: i16 = libc::POLLHUP | libc::POLLERR;
 /// How long no connections are accepted after the system has refused one (no descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// How long a server that was told to end tries to get rid of its last answers.
@@ -82,10 +84,13 @@ impl<'s> Loop<'s> {
             if self.polled[0].revents != 0 {
                 self.accept();
             }
-            for index in 0..self.places.len() {
-                let (place, revents) = (self.places[index], self.polled[index + 1].revents);
-                if revents != 0 {
-                    self.attend(place, revents);
+            // Who has hung up comes first: what it waited for shall go to somebody who is there.
+            for hung_up in [true, false] {
+                for index in 0..self.places.len() {
+                    let (place, revents) = (self.places[index], self.polled[index + 1].revents);
+                    if revents != 0 && (revents & HANG_UP != 0) == hung_up {
+                        self.attend(place, revents);
+                    }
                 }
             }
             self.expire();
@@ -160,7 +165,12 @@ impl<'s> Loop<'s> {
             alive = peer.link.flush().is_ok();
         }
         if alive && revents & !libc::POLLOUT != 0 {
-            alive = self.read(place).unwrap_or(false);
+            let mut fill = self.read(place).unwrap_or(Fill::End);
+            // Up to its end: what it has said before it left counts.
+            while fill == Fill::Some && revents & HANG_UP != 0 {
+                fill = self.read(place).unwrap_or(Fill::End);
+            }
+            alive = fill != Fill::End;
         }
         if !alive {
             self.close(place);
@@ -168,15 +178,15 @@ impl<'s> Loop<'s> {
         self.send_answers();
     }
 
-    /// Whether the peer goes on.
-    fn read(&mut self, place: usize) -> Result<bool> {
+    /// Takes in what a peer has sent, once, and does what it asks for.
+    fn read(&mut self, place: usize) -> Result<Fill> {
         let Some(peer) = &mut self.peers[place] else {
-            return Ok(false);
+            return Ok(Fill::End);
         };
         let fill = peer.link.fill()?;
         loop {
             let Some(peer) = &mut self.peers[place] else {
-                return Ok(false);
+                return Ok(Fill::End);
             };
             let Some(frame) = peer.link.frame()? else {
                 break;
@@ -188,7 +198,7 @@ impl<'s> Loop<'s> {
                 peer.authenticate(&self.key, &frame)?;
             }
         }
-        Ok(fill != Fill::End)
+        Ok(fill)
     }
 
     fn request(&mut self, place: usize, request: Result<Request>) -> Result<()> {
