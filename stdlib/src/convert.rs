@@ -57,6 +57,20 @@ pub fn native(name: &str) -> Option<FnPtr> {
     TABLES.with_borrow(|tables| tables.natives.get(name).cloned())
 }
 
+/// The script function of that name with so many parameters, captured ones included.
+pub(crate) fn script_function(
+    name: &str,
+    parameters: usize,
+) -> Option<Shared<rhai::ScriptFuncDef>> {
+    TABLES.with_borrow(|tables| {
+        let known = tables.scripts.get(name)?;
+        known
+            .iter()
+            .find(|definition| definition.params.len() == parameters)
+            .cloned()
+    })
+}
+
 /// The native function of that full name, if there is one.
 pub(crate) fn native_named(name: &str) -> Option<FnPtr> {
     TABLES.with_borrow(|tables| tables.natives.get(name).cloned())

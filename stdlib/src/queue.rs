@@ -194,6 +194,18 @@ impl LocalQueue {
         Ok(())
     }
 
+    /// Whether every item has been dealt with.
+    #[must_use]
+    pub fn is_done(&self) -> bool {
+        self.0.unfinished.get() == 0
+    }
+
+    /// What tells this queue from any other of this process, as long as it is there.
+    #[must_use]
+    pub fn identity(&self) -> usize {
+        Rc::as_ptr(&self.0).addr()
+    }
+
     /// Waits until every item has been dealt with.
     ///
     /// # Errors

@@ -276,14 +276,7 @@ impl Manager {
             let _ = ask(&client, Op::Shutdown, "", &[], Position::NONE);
         }
         client.disconnect();
-        for signal in [None, Some(Signal::SIGTERM), Some(Signal::SIGKILL)] {
-            if let Some(signal) = signal {
-                process.signal(signal);
-            }
-            if process.wait(Deadline::after(SHUTDOWN))? {
-                break;
-            }
-        }
+        end(&process)?;
         if let Address::Path(path) = client.address() {
             // The server's socket file; it is all the same if somebody has removed it.
             let _ = std::fs::remove_file(path);
@@ -321,20 +314,29 @@ fn ask(client: &Rc<Client>, op: Op, typeid: &str, args: &[Dynamic], position: Po
     )
 }
 
-/// The error of a server that couldn't be reached after its start: it has printed why.
+/// The error of a server that couldn't be reached after its start: it has printed why, and ends.
 fn never_ready(process: &Process, error: Error) -> Error {
-    process.signal(Signal::SIGTERM);
-    let _ = process.wait(Deadline::after(SHUTDOWN));
+    let _ = end(process);
     match process.exitcode() {
         Some(code) if code > 0 => raise(
             Kind::EOFError,
             format!("the manager's server ended before it was ready, with exit code {code}"),
         ),
-        _ => {
-            process.signal(Signal::SIGKILL);
-            error
+        _ => error,
+    }
+}
+
+/// Waits for the end of a server that was told to end, and sees to it.
+fn end(process: &Process) -> Result<()> {
+    for signal in [None, Some(Signal::SIGTERM), Some(Signal::SIGKILL)] {
+        if let Some(signal) = signal {
+            process.signal(signal);
+        }
+        if process.wait(Deadline::after(SHUTDOWN))? {
+            break;
         }
     }
+    Ok(())
 }
 
 // The server's side.
@@ -380,7 +382,7 @@ fn serve(call: &mut Call<'_>) -> Result {
 fn read_factories(map: Map) -> HashMap<ImmutableString, Factory> {
     let read = |entry: Dynamic| {
         let mut parts = entry.try_cast::<Array>()?.into_iter();
-        let callable = parts.next()?.try_cast::<FnPtr>()?;
+        let callable = shared_captures(parts.next()?.try_cast::<FnPtr>()?);
         let exposed = parts.next()?.try_cast::<Array>();
         Some(Factory {
             callable,
@@ -390,6 +392,14 @@ fn read_factories(map: Map) -> HashMap<ImmutableString, Factory> {
     map.into_iter()
         .filter_map(|(name, entry)| Some((name.as_str().into(), read(entry)?)))
         .collect()
+}
+
+/// The same function with what it has captured in one place, for all its calls: as it was before it travelled.
+fn shared_captures(mut callable: FnPtr) -> FnPtr {
+    for captured in callable.iter_curry_mut() {
+        *captured = captured.take().into_shared();
+    }
+    callable
 }
 
 fn names(names: Array) -> Rc<[ImmutableString]> {

@@ -5,7 +5,7 @@
 //! as it is.
 //!
 //! Sharing: a callable that returns what it has captured returns the same thing each time, so every client shall get the same object.
-//! What was captured is recognised by its place in memory.
+//! Rhai gives a copy of it; which of the captured values it is, the function's last expression tells.
 
 use super::objects::{Object, Outcome, Turn, take};
 use super::protocol::{Op, Tag};
@@ -13,9 +13,14 @@ use super::proxies::AutoProxy;
 use super::proxy::{Proxy, Typed};
 use super::server::{Args, Factory, Server};
 use crate::api::{Call, Registry, suggest};
+use crate::convert;
 use crate::error::{Error, Kind, Result, raise};
+use crate::queue::LocalQueue;
 use crate::{places, spelling};
-use rhai::{Array, Dynamic, FnPtr, ImmutableString, Map, NativeCallContext};
+use rhai::{
+    AST, ASTNode, Array, Dynamic, Expr, FnPtr, ImmutableString, Map, Module, NativeCallContext,
+    Stmt,
+};
 use std::cell::RefCell;
 use std::rc::Rc;
 
@@ -61,18 +66,34 @@ fn hidden(name: &str, exposed: &[ImmutableString]) -> Error {
     )
 }
 
-/// What tells what a callable has captured from anything else: its place in memory.
-fn identity(value: &Dynamic) -> Option<usize> {
-    if !value.is_shared() {
-        return None;
-    }
-    // A shared value lies in one place as long as anybody has it, and the object made of it does.
-    if let Some(map) = value.read_lock::<Map>() {
-        return Some(std::ptr::from_ref(&*map).addr());
-    }
-    value
-        .read_lock::<Array>()
-        .map(|array| std::ptr::from_ref(&*array).addr())
+/// Which of its captured values a callable returns, if its last expression is one.
+fn captured_result(callable: &FnPtr, args: usize) -> Option<usize> {
+    let captured = callable.curry().len();
+    let definition = convert::script_function(callable.fn_name(), captured + args)?;
+    // Rhai shows a function's body to nobody, but walks through it.
+    let mut module = Module::new();
+    module.set_script_fn(definition.clone());
+    let mut last = None;
+    AST::new_from_module(module).walk(&mut |path: &[ASTNode<'_>]| {
+        if let [ASTNode::Stmt(statement)] = path {
+            last = match statement {
+                Stmt::Expr(expression) | Stmt::Return(Some(expression), ..) => {
+                    match &**expression {
+                        Expr::Variable(variable, ..) => Some(variable.1.clone()),
+                        _ => None,
+                    }
+                }
+                _ => None,
+            };
+        }
+        true
+    });
+    let last = last?;
+    definition
+        .params
+        .iter()
+        .take(captured)
+        .position(|name| *name == last)
 }
 
 /// Calls a registered callable, and makes a managed object of what it returns.
@@ -86,8 +107,23 @@ pub(super) fn create(
     args: Array,
     script: &NativeCallContext<'_>,
 ) -> Result {
-    let value = factory.callable.call_raw(script, None, args)?;
-    let identity = identity(&value).map(|place| (typeid.clone(), place));
+    let captured = captured_result(&factory.callable, args.len());
+    let mut value: Dynamic = factory.callable.call_raw(script, None, args)?;
+    // A function may return something else after all: then it isn't what it has captured.
+    let captured = captured.and_then(|index| Some((index, factory.callable.curry().get(index)?)));
+    let captured = captured.filter(|(_, shared)| shared.type_name() == value.type_name());
+    let queue = value
+        .read_lock::<LocalQueue>()
+        .map(|queue| queue.identity());
+    let identity = match (queue, captured) {
+        (Some(identity), _) => Some(identity),
+        (None, Some((index, shared))) => {
+            value = shared.clone();
+            Some(index)
+        }
+        (None, None) => None,
+    };
+    let identity = identity.map(|identity| (typeid.clone(), identity));
     if let Some(identity) = &identity {
         let known = server.identities.borrow().get(identity).copied();
         if let Some(proxy) = known.and_then(|id| server.proxy_of(id)) {

@@ -24,6 +24,7 @@ use super::protocol::{Op, Status, Tag};
 use super::server::{Args, ClientId, Server};
 use crate::convert::Encoder;
 use crate::error::{Error, Kind, Result, ScriptError, raise};
+use crate::queue::{Discipline, LocalQueue};
 use mphost_core::clock::Deadline;
 use rhai::{Array, Dynamic, NativeCallContext};
 use std::cell::RefCell;
@@ -204,9 +205,9 @@ pub(super) fn create(
         )?)),
         Tag::Event => Rc::new(RefCell::new(event::Event::default())),
         Tag::Barrier => Rc::new(RefCell::new(barrier::Barrier::new(&mut args)?)),
-        Tag::Queue | Tag::JoinableQueue => {
-            Rc::new(RefCell::new(queue::Queue::new(int(&args, 0).unwrap_or(0))))
-        }
+        Tag::Queue | Tag::JoinableQueue => Rc::new(RefCell::new(queue::Queue::of(
+            LocalQueue::new(Discipline::Fifo, int(&args, 0).unwrap_or(0)),
+        ))),
         Tag::Pool | Tag::Object => {
             let _ = script;
             return Err(raise(
@@ -222,6 +223,10 @@ pub(super) fn create(
 /// # Errors
 /// `TypeError` for a key that can't be one.
 pub(super) fn wrap(value: &Dynamic) -> Result<Option<(Tag, SharedObject)>> {
+    if let Some(queue) = value.read_lock::<LocalQueue>() {
+        let queue = queue::Queue::of(queue.clone());
+        return Ok(Some((Tag::Queue, Rc::new(RefCell::new(queue)))));
+    }
     if let Some(array) = value.read_lock::<Array>() {
         let list = list::List::new(Dynamic::from_array(array.clone()))?;
         return Ok(Some((Tag::List, Rc::new(RefCell::new(list)))));

@@ -9,61 +9,58 @@ use super::{
 };
 use crate::error::{Error, Kind, Result, raise};
 use crate::managers::protocol::Op;
+use crate::queue::LocalQueue;
 use mphost_core::clock::Deadline;
 use rhai::Dynamic;
 use std::collections::VecDeque;
 
 /// See the module.
 pub(super) struct Queue {
-    /// The most items; none: no bound.
-    most: Option<usize>,
-    items: VecDeque<Dynamic>,
-    unfinished: u64,
+    /// The items; the script's own queue, where a registered callable has returned it.
+    items: LocalQueue,
     getters: VecDeque<Ticket>,
     putters: VecDeque<(Ticket, Dynamic)>,
     joiners: Vec<Ticket>,
 }
 
 impl Queue {
-    /// A queue of at most `maxsize` items; 0 or less is no bound.
-    pub(super) fn new(maxsize: i64) -> Queue {
+    /// A managed queue over one of this process.
+    pub(super) fn of(items: LocalQueue) -> Queue {
         Queue {
-            most: usize::try_from(maxsize).ok().filter(|most| *most > 0),
-            items: VecDeque::new(),
-            unfinished: 0,
+            items,
             getters: VecDeque::new(),
             putters: VecDeque::new(),
             joiners: Vec::new(),
         }
     }
 
-    fn is_full(&self) -> bool {
-        self.most.is_some_and(|most| self.items.len() >= most)
-    }
-
-    /// Takes an item in, or hands it to who waits for one.
-    fn push(&mut self, item: Dynamic, turn: &mut Turn<'_>) {
-        self.unfinished += 1;
-        match self.getters.pop_front() {
-            Some(getter) => turn.answer(getter, Verdict::Done(item)),
-            None => self.items.push_back(item),
+    /// Takes an item in, and hands one to who waits for one.
+    fn push(&mut self, item: Dynamic, turn: &mut Turn<'_>) -> Result<()> {
+        self.items.push(item)?;
+        if !self.getters.is_empty()
+            && let Some(item) = self.items.pop()
+            && let Some(getter) = self.getters.pop_front()
+        {
+            turn.answer(getter, Verdict::Done(item));
         }
+        Ok(())
     }
 
     fn pop(&mut self, turn: &mut Turn<'_>) -> Option<Dynamic> {
-        let item = self.items.pop_front()?;
+        let item = self.items.pop()?;
         if let Some((putter, waiting)) = self.putters.pop_front() {
-            self.push(waiting, turn);
-            turn.answer(putter, Verdict::Done(Dynamic::UNIT));
+            let verdict = match self.push(waiting, turn) {
+                Ok(()) => Verdict::Done(Dynamic::UNIT),
+                Err(error) => Verdict::Thrown(error),
+            };
+            turn.answer(putter, verdict);
         }
         Some(item)
     }
 
     fn task_done(&mut self, turn: &mut Turn<'_>) -> Result<()> {
-        let left = self.unfinished.checked_sub(1);
-        self.unfinished =
-            left.ok_or_else(|| raise(Kind::ValueError, "task_done() called too many times"))?;
-        if self.unfinished == 0 {
+        self.items.task_done()?;
+        if self.items.is_done() {
             for joiner in self.joiners.drain(..) {
                 turn.answer(joiner, Verdict::Done(Dynamic::UNIT));
             }
@@ -99,12 +96,12 @@ impl Object for Queue {
     fn call(&mut self, op: Op, mut args: Args, turn: &mut Turn<'_>) -> Result<Outcome> {
         let value = match op {
             Op::Put => {
-                if self.is_full() {
+                if self.items.full() {
                     let deadline = patience(&args, 1)?.ok_or_else(full)?;
                     self.putters.push_back((turn.ticket, take(&mut args, 0)));
                     return Ok(Outcome::Wait(deadline));
                 }
-                self.push(take(&mut args, 0), turn);
+                self.push(take(&mut args, 0), turn)?;
                 Dynamic::UNIT
             }
             Op::Get => match self.pop(turn) {
@@ -120,15 +117,15 @@ impl Object for Queue {
                 Dynamic::UNIT
             }
             Op::Join => {
-                if self.unfinished > 0 {
+                if !self.items.is_done() {
                     self.joiners.push(turn.ticket);
                     return Ok(Outcome::Wait(Deadline::NEVER));
                 }
                 Dynamic::UNIT
             }
-            Op::QSize => length(self.items.len()),
-            Op::Empty => self.items.is_empty().into(),
-            Op::Full => self.is_full().into(),
+            Op::QSize => length(self.items.qsize()),
+            Op::Empty => self.items.empty().into(),
+            Op::Full => self.items.full().into(),
             _ => return Err(unsupported(op)),
         };
         Ok(Outcome::Value(value))
@@ -151,6 +148,7 @@ impl Object for Queue {
 mod tests {
     use super::super::testing::Bench;
     use super::*;
+    use crate::queue::Discipline;
 
     fn item(value: i64) -> Vec<Dynamic> {
         vec![value.into()]
@@ -158,7 +156,7 @@ mod tests {
 
     #[test]
     fn items_go_to_who_waits_and_room_to_who_has_one() {
-        let mut bench = Bench::new(Queue::new(1));
+        let mut bench = Bench::new(Queue::of(LocalQueue::new(Discipline::Fifo, 1)));
         assert_eq!(bench.says(1, Op::Get, vec![]), "waits");
         assert_eq!(bench.says(2, Op::Get, vec![]), "waits");
         bench.expire(1, Why::Gone);
@@ -184,7 +182,7 @@ mod tests {
 
     #[test]
     fn join_waits_for_every_task() {
-        let mut bench = Bench::new(Queue::new(0));
+        let mut bench = Bench::new(Queue::of(LocalQueue::new(Discipline::Fifo, 0)));
         assert_eq!(bench.says(1, Op::Join, vec![]), "");
         for value in [1, 2] {
             assert_eq!(bench.says(1, Op::Put, item(value)), "");
