@@ -79,11 +79,11 @@ pub(super) fn equal(a: &Dynamic, b: &Dynamic) -> bool {
                 .zip(second.iter())
                 .all(|((k, a), (l, b))| k == l && equal(a, b));
     }
+    if let (Some(a), Some(b)) = (Proxy::of(a), Proxy::of(b)) {
+        return a.same(&b);
+    }
     if a.type_id() != b.type_id() {
-        return match (Proxy::of(a), Proxy::of(b)) {
-            (Some(a), Some(b)) => a.same(&b),
-            _ => false,
-        };
+        return false;
     }
     if a.is_unit() {
         return true;

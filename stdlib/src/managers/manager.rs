@@ -548,6 +548,9 @@ pub(super) fn register(registry: &mut Registry) {
         "The host's own.",
         serve,
     );
+    registry.function(MODULE, "__done(value: any = ())", "The host's own.", |_| {
+        Ok(Dynamic::UNIT)
+    });
     constructors(registry);
     life(registry);
     makers(registry);
@@ -724,6 +727,11 @@ fn makers(registry: &mut Registry) {
             "Barrier(parties: int, action: callable = (), timeout: seconds = ())",
             "A barrier in the server; the action runs there.",
             maker(Tag::Barrier, as_given(3)),
+        )
+        .method(
+            "Pool(processes: any = (), initializer: any = (), initargs: array = [], maxtasksperchild: any = ())",
+            "A pool whose workers are the server's children.",
+            maker(Tag::Pool, as_given(4)),
         )
         .method("Queue(maxsize: int = 0)", "A queue in the server.", maker(Tag::Queue, as_given(1)))
         .method("JoinableQueue(maxsize: int = 0)", "A queue in the server; in a manager the same as Queue.", maker(Tag::JoinableQueue, as_given(1)))

@@ -113,7 +113,7 @@ macro_rules! tags {
 tags! {
     Dict "dict", List "list", Set "set", Namespace "Namespace", Value "Value", Array "Array", Lock "Lock", RLock "RLock",
     Semaphore "Semaphore", BoundedSemaphore "BoundedSemaphore", Condition "Condition", Event "Event", Barrier "Barrier",
-    Queue "Queue", JoinableQueue "JoinableQueue", Pool "Pool", Object "object",
+    Queue "Queue", JoinableQueue "JoinableQueue", Pool "Pool", AsyncResult "AsyncResult", Iterator "Iterator", Object "object",
 }
 
 impl Tag {
@@ -127,7 +127,7 @@ impl Tag {
         Tag::ALL
             .iter()
             .copied()
-            .find(|tag| tag.typeid() == typeid && *tag != Tag::Object)
+            .find(|tag| tag.typeid() == typeid && (*tag as u8) < Tag::AsyncResult as u8)
     }
 
     /// The proxy's class, CPython's name.
@@ -145,6 +145,8 @@ impl Tag {
             Tag::Barrier => "BarrierProxy",
             Tag::Queue | Tag::JoinableQueue => "QueueProxy",
             Tag::Pool => "PoolProxy",
+            Tag::AsyncResult => "AsyncResultProxy",
+            Tag::Iterator => "IteratorProxy",
             Tag::Object => "AutoProxy",
         }
     }

@@ -13,6 +13,7 @@ mod event;
 mod list;
 mod lock;
 mod namespace;
+pub(super) mod pool;
 mod queue;
 mod semaphore;
 mod set;
@@ -93,6 +94,7 @@ pub(super) struct Turn<'t> {
     /// Where the answer goes, if it is wanted as bytes.
     pub(super) out: Option<&'t mut Encoder>,
     pub(super) answers: &'t mut Vec<(Ticket, Verdict)>,
+    pub(super) server: &'t Rc<Server>,
     /// For calling the script's functions.
     pub(super) script: &'t NativeCallContext<'t>,
 }
@@ -105,7 +107,10 @@ impl Turn<'_> {
     pub(super) fn give(&mut self, value: &Dynamic) -> Result<Outcome> {
         match &mut self.out {
             None => Ok(Outcome::Value(value.clone())),
-            Some(out) => write_done(out, value).map(|()| Outcome::Written),
+            Some(out) => self
+                .server
+                .answering(|| write_done(out, value))
+                .map(|()| Outcome::Written),
         }
     }
 
@@ -122,15 +127,24 @@ impl Turn<'_> {
                 values.map(|value| value.with(Dynamic::clone)).collect(),
             )));
         };
-        out.writer().int(Status::Done as i64);
-        out.writer()
-            .begin_array(values.len())
-            .map_err(|error| crate::core_error::from_wire(&error))?;
-        for value in values {
-            value.with(|value| out.value_at("result", value))?;
-        }
-        out.writer().end();
-        Ok(Outcome::Written)
+        self.server.answering(|| {
+            out.writer().int(Status::Done as i64);
+            out.writer()
+                .begin_array(values.len())
+                .map_err(|error| crate::core_error::from_wire(&error))?;
+            for value in values {
+                value.with(|value| out.value_at("result", value))?;
+            }
+            out.writer().end();
+            Ok(Outcome::Written)
+        })
+    }
+
+    /// A proxy of a new object of the same server.
+    pub(super) fn adopt(&self, object: SharedObject, tag: Tag) -> Dynamic {
+        self.server
+            .adopt(object, tag, tag.typeid().into(), None)
+            .value()
     }
 
     /// Ends another operation's wait.
@@ -167,6 +181,14 @@ pub(super) trait Object {
 
     /// Takes a waiting operation back.
     fn expire(&mut self, _ticket: Ticket, _why: Why, _turn: &mut Turn<'_>) {}
+
+    /// Something outside may have made waiting operations possible: a pool has finished a task.
+    fn poke(&mut self, _turn: &mut Turn<'_>) {}
+
+    /// Whether it is to be poked.
+    fn is_poked(&self) -> bool {
+        false
+    }
 
     /// The lock behind a managed lock: a managed condition may use it.
     fn lock(&self) -> Option<lock::SharedLock> {
@@ -208,8 +230,8 @@ pub(super) fn create(
         Tag::Queue | Tag::JoinableQueue => Rc::new(RefCell::new(queue::Queue::of(
             LocalQueue::new(Discipline::Fifo, int(&args, 0).unwrap_or(0)),
         ))),
-        Tag::Pool | Tag::Object => {
-            let _ = script;
+        Tag::Pool => return pool::create(args, script),
+        Tag::AsyncResult | Tag::Iterator | Tag::Object => {
             return Err(raise(
                 Kind::AttributeError,
                 format!("this manager makes no '{}'", tag.typeid()),

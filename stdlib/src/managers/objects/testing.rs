@@ -3,11 +3,17 @@
 use super::{Object, Outcome, Ticket, Turn, Verdict, Why};
 use crate::error::Result;
 use crate::managers::protocol::Op;
+use crate::managers::server::Server;
+use mphost_core::transport::Address;
 use rhai::{Dynamic, Engine, NativeCallContext, Position};
+
+use std::collections::HashMap;
+use std::rc::Rc;
 
 /// An object and the answers that it has given.
 pub(in super::super) struct Bench<O> {
     pub(in super::super) object: O,
+    server: Rc<Server>,
     engine: Engine,
     answers: Vec<(Ticket, Verdict)>,
 }
@@ -21,7 +27,9 @@ pub(in super::super) enum Now {
 
 impl<O: Object> Bench<O> {
     pub(in super::super) fn new(object: O) -> Bench<O> {
+        let address = Address::Abstract("bench".into());
         Bench {
+            server: Server::new(address, true, HashMap::new()).expect("randomness"),
             object,
             engine: Engine::new(),
             answers: Vec::new(),
@@ -33,6 +41,7 @@ impl<O: Object> Bench<O> {
         let script =
             NativeCallContext::new_with_all_fields(&self.engine, "", None, &global, Position::NONE);
         let mut turn = Turn {
+            server: &self.server,
             client,
             ticket: ticket(client),
             out: None,

@@ -1,9 +1,10 @@
 //! `DictProxy`.
 
+use super::super::comparison::equal;
 use super::super::protocol::Op;
 use super::super::proxy::{Proxy, Typed};
 use super::containers::pairs;
-use super::{DictProxy, ask, class, forward, forward_change, in_iterator};
+use super::{DictProxy, Fallible, ask, class, forward, forward_change, in_iterator, placed};
 use crate::api::{Call, Registry};
 use crate::error::{Kind, Result, raise};
 use crate::{places, spelling};
@@ -114,8 +115,58 @@ fn update(call: &mut Call<'_>) -> Result {
     ask(&proxy, Op::Update, &[&pairs], call)
 }
 
+/// `d | other` gives a copy, `d |= other` changes the dict.
+fn operators(registry: &mut Registry) {
+    let module = registry.module("");
+    module.set_native_fn(
+        "|=",
+        |ctx: NativeCallContext<'_>, dict: &mut DictProxy, other: Dynamic| -> Fallible<()> {
+            dict.proxy().changed();
+            let result = pairs(&ctx, other).and_then(|pairs| {
+                let position = places::of_call(&ctx);
+                dict.proxy().call(Op::Update, &[&pairs], position).map(drop)
+            });
+            placed(&ctx, result)
+        },
+    );
+    module.set_native_fn(
+        "|",
+        |ctx: NativeCallContext<'_>, dict: &mut DictProxy, other: Dynamic| -> Fallible {
+            placed(&ctx, merged(&ctx, Dynamic::from(dict.clone()), other))
+        },
+    );
+    module.set_native_fn(
+        "|",
+        |ctx: NativeCallContext<'_>, map: Map, dict: DictProxy| -> Fallible {
+            placed(
+                &ctx,
+                merged(&ctx, Dynamic::from_map(map), Dynamic::from(dict)),
+            )
+        },
+    );
+}
+
+/// The pairs of both, those of the second one for keys that both have.
+fn merged(ctx: &NativeCallContext<'_>, first: Dynamic, second: Dynamic) -> Result {
+    let mut all: Vec<(Dynamic, Dynamic)> = Vec::new();
+    for flat in [pairs(ctx, first)?, pairs(ctx, second)?] {
+        let mut flat = flat.try_cast::<Array>().unwrap_or_default().into_iter();
+        while let (Some(key), Some(value)) = (flat.next(), flat.next()) {
+            match all.iter_mut().find(|(known, _)| equal(known, &key)) {
+                Some(pair) => pair.1 = value,
+                None => all.push((key, value)),
+            }
+        }
+    }
+    let pairs = all
+        .into_iter()
+        .map(|(key, value)| Dynamic::from_array(vec![key, value]));
+    Ok(copy(pairs.collect()))
+}
+
 /// Registers it.
 pub(super) fn register(registry: &mut Registry) {
+    operators(registry);
     class::<DictProxy>(registry, "DictProxy")
         .index_getter("The value of a key: any number, string, char, bool, `()`, or an array of those. A missing one: `KeyError`.", |call| {
             let key = call.take(0);

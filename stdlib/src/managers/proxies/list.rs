@@ -3,7 +3,7 @@
 use super::super::protocol::Op;
 use super::super::proxy::{Proxy, Typed};
 use super::containers::{items, slice_ends};
-use super::{ListProxy, ask, class, forward, forward_change, in_iterator};
+use super::{Fallible, ListProxy, ask, class, forward, forward_change, in_iterator, placed};
 use crate::api::{Call, Registry, type_name};
 use crate::error::{Kind, Result, raise};
 use crate::{places, spelling};
@@ -167,12 +167,6 @@ fn times(ctx: &NativeCallContext<'_>, list: &ListProxy, count: i64) -> Result {
         .flatten()
         .collect::<Array>()
         .into())
-}
-
-type Fallible<T = Dynamic> = std::result::Result<T, Box<EvalAltResult>>;
-
-fn placed<T>(ctx: &NativeCallContext<'_>, result: Result<T>) -> Fallible<T> {
-    result.map_err(|error| error.into_rhai(ctx.call_source(), ctx.call_position()))
 }
 
 fn operators(registry: &mut Registry) {

@@ -7,6 +7,7 @@ mod containers;
 mod dict;
 mod list;
 mod namespace;
+mod pool;
 mod queue;
 mod set;
 mod synchronize;
@@ -109,6 +110,10 @@ proxies! {
     QueueProxy: Queue | JoinableQueue,
     /// A pool.
     PoolProxy: Pool,
+    /// A result of a pool.
+    AsyncResultProxy: AsyncResult,
+    /// A pool's results, one by one.
+    IteratorProxy: Iterator,
     /// An object of a script's own.
     AutoProxy: Object,
 }
@@ -123,6 +128,7 @@ pub(super) fn register(registry: &mut Registry) {
     values::register(registry);
     synchronize::register(registry);
     queue::register(registry);
+    pool::register(registry);
     super::registered::register(registry);
 }
 
@@ -159,6 +165,13 @@ fn forward_change<T: Typed>(
 /// An operation asked for by code of ours that runs inside of a call.
 fn ask(proxy: &Proxy, op: Op, args: &[&Dynamic], call: &Call<'_>) -> Result {
     proxy.call(op, args, places::of_call(call.ctx))
+}
+
+type Fallible<T = Dynamic> = std::result::Result<T, Box<EvalAltResult>>;
+
+/// The result of an operator, whose error gets the operator's place.
+fn placed<T>(ctx: &NativeCallContext<'_>, result: Result<T>) -> Fallible<T> {
+    result.map_err(|error| error.into_rhai(ctx.call_source(), ctx.call_position()))
 }
 
 /// Adds methods to one type.

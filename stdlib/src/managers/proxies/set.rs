@@ -3,7 +3,7 @@
 use super::super::protocol::Op;
 use super::super::proxy::{Proxy, Typed};
 use super::containers::items;
-use super::{SetProxy, ask, class, forward, in_iterator};
+use super::{Fallible, SetProxy, ask, class, forward, in_iterator, placed};
 use crate::api::{Call, Registry};
 use crate::error::Result;
 use crate::{places, spelling};
@@ -34,8 +34,38 @@ fn relate(op: Op, name: &'static str) -> impl Fn(&mut Call<'_>) -> Result + Clon
     }
 }
 
+/// `s | other` and the like give an array, `s |= other` and the like change the set.
+fn operators(registry: &mut Registry) {
+    for (operator, in_place, name, update) in [
+        ("|", "|=", "union", "update"),
+        ("&", "&=", "intersection", "intersection_update"),
+        ("-", "-=", "difference", "difference_update"),
+        (
+            "^",
+            "^=",
+            "symmetric_difference",
+            "symmetric_difference_update",
+        ),
+    ] {
+        let module = registry.module("");
+        let relate = |op: Op, name: &'static str| {
+            move |ctx: NativeCallContext<'_>, set: &mut SetProxy, other: Dynamic| -> Fallible {
+                let result = items(&ctx, other).and_then(|other| {
+                    let other = Dynamic::from_array(other);
+                    set.proxy()
+                        .call(op, &[&name.into(), &other], places::of_call(&ctx))
+                });
+                placed(&ctx, result)
+            }
+        };
+        module.set_native_fn(operator, relate(Op::Relate, name));
+        module.set_native_fn(in_place, relate(Op::Assign, update));
+    }
+}
+
 /// Registers it.
 pub(super) fn register(registry: &mut Registry) {
+    operators(registry);
     class::<SetProxy>(registry, "SetProxy")
         .method(
             "add(member: any)",

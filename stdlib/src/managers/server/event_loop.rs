@@ -19,11 +19,14 @@ use mphost_core::transport::{Fill, Listener};
 use mphost_core::wait::{PollFd, WaitInfo, WaitKind, wait_fds};
 use nix::libc;
 use rhai::{Array, Dynamic, NativeCallContext};
+use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::time::Duration;
 
 /// So many connections are accepted before those that are there have their turn.
 const BURST: usize = 16;
+/// Where the peers begin among the polled descriptors: behind the listener and the waker.
+const FIRST_PEER: usize = 2;
 /// The other side has closed: nothing can be sent to it any more.
 const HANG_UP: i16 = libc::POLLHUP | libc::POLLERR;
 /// How long no connections are accepted after the system has refused one (no descriptors left).
@@ -38,7 +41,7 @@ pub(in super::super) struct Loop<'s> {
     key: Vec<u8>,
     peers: Vec<Option<Peer>>,
     polled: Vec<PollFd>,
-    /// Which peer each polled descriptor is, after the listener.
+    /// Which peer each polled descriptor is, from the first peer's on.
     places: Vec<usize>,
     out: Encoder,
     script: &'s NativeCallContext<'s>,
@@ -84,10 +87,15 @@ impl<'s> Loop<'s> {
             if self.polled[0].revents != 0 {
                 self.accept();
             }
+            if self.polled[1].revents != 0 {
+                self.server.poke(self.script);
+                self.send_answers();
+            }
             // Who has hung up comes first: what it waited for shall go to somebody who is there.
             for hung_up in [true, false] {
                 for index in 0..self.places.len() {
-                    let (place, revents) = (self.places[index], self.polled[index + 1].revents);
+                    let (place, revents) =
+                        (self.places[index], self.polled[index + FIRST_PEER].revents);
                     if revents != 0 && (revents & HANG_UP != 0) == hung_up {
                         self.attend(place, revents);
                     }
@@ -112,6 +120,11 @@ impl<'s> Loop<'s> {
         self.polled.push(PollFd {
             fd: self.listener.as_raw_fd(),
             events,
+            revents: 0,
+        });
+        self.polled.push(PollFd {
+            fd: self.server.waker.as_fd().as_raw_fd(),
+            events: libc::POLLIN,
             revents: 0,
         });
         for (place, peer) in self.peers.iter().enumerate() {

@@ -20,12 +20,14 @@ use super::protocol::{Op, Tag};
 use super::proxy::Proxy;
 use crate::convert::Encoder;
 use crate::error::{Error, Kind, Result, raise};
+use mphost_core::error::CoreError;
 use mphost_core::transport::Address;
+use nix::sys::eventfd::{EfdFlags, EventFd};
 use rhai::{Array, Dynamic, FnPtr, ImmutableString, NativeCallContext};
 use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 /// The arguments of an operation.
 pub(super) type Args = SmallVec<[Dynamic; 3]>;
@@ -73,10 +75,15 @@ pub(super) struct Server {
     next_client: Cell<ClientId>,
     /// Changes of counts that wait until no object is at work.
     deltas: RefCell<Vec<(u64, i64)>>,
-    /// Objects that the answer being written names.
-    grants: RefCell<Option<Vec<u64>>>,
+    /// Whether an answer to a client is being written.
+    answering: Cell<bool>,
+    /// Objects that the answer names.
+    grants: RefCell<Vec<u64>>,
     /// Answers to parked operations, to be sent.
     answers: RefCell<Vec<(Ticket, Verdict)>>,
+    /// Objects that something outside may move on, and what tells the loop to look after them.
+    poked: RefCell<Vec<Weak<RefCell<dyn Object>>>>,
+    waker: EventFd,
     /// What objects of a script keep by the identity of what they were made of.
     pub(super) identities: RefCell<HashMap<(ImmutableString, usize), u64>>,
 }
@@ -108,10 +115,14 @@ impl Server {
             next_object: Cell::new(u64::from_le_bytes(first)),
             next_client: Cell::new(1),
             deltas: RefCell::default(),
+            answering: Cell::new(false),
             grants: RefCell::default(),
             answers: RefCell::default(),
             identities: RefCell::default(),
+            poked: RefCell::default(),
+            waker: waker()?,
         });
+        crate::runtime::add_service(wake);
         CURRENT.set(Some(server.clone()));
         Ok(server)
     }
@@ -216,14 +227,20 @@ impl Server {
 
     /// Whether an answer to a client is being written.
     pub(super) fn is_answering(&self) -> bool {
-        self.grants.borrow().is_some()
+        self.answering.get()
+    }
+
+    /// Runs what writes an answer: proxies in it are the client's from then on.
+    pub(super) fn answering<R>(&self, write: impl FnOnce() -> R) -> R {
+        let outer = self.answering.replace(true);
+        let result = write();
+        self.answering.set(outer);
+        result
     }
 
     /// The answer that is being written names the object.
     pub(super) fn grant(&self, object: u64) {
-        if let Some(grants) = &mut *self.grants.borrow_mut() {
-            grants.push(object);
-        }
+        self.grants.borrow_mut().push(object);
     }
 
     /// Applies the changes of counts, and drops what nobody holds any more.
@@ -261,6 +278,11 @@ impl Server {
         typeid: ImmutableString,
         exposed: Option<Rc<[ImmutableString]>>,
     ) -> Proxy {
+        if object.borrow().is_poked() {
+            let mut poked = self.poked.borrow_mut();
+            poked.retain(|object| object.strong_count() > 0);
+            poked.push(Rc::downgrade(&object));
+        }
         let id = self.next_object.get();
         self.next_object.set(id + 1);
         let entry = Entry {
@@ -341,20 +363,20 @@ impl Server {
         script: &NativeCallContext<'_>,
     ) -> Served {
         out.clear();
-        self.grants.replace(Some(Vec::new()));
+        self.grants.take();
         let served = match self.work(request, ticket, client, out, script) {
             Ok(Outcome::Written) => Ok(Served::Answered),
-            Ok(Outcome::Value(value)) => {
-                objects::write_done(out, &value).map(|()| Served::Answered)
-            }
+            Ok(Outcome::Value(value)) => self
+                .answering(|| objects::write_done(out, &value))
+                .map(|()| Served::Answered),
             Ok(Outcome::Wait(deadline)) => Ok(Served::Waits(deadline)),
             Err(error) => Err(error),
         };
         let served = served.unwrap_or_else(|error| {
-            objects::write_thrown(out, error, script);
+            self.answering(|| objects::write_thrown(out, error, script));
             Served::Answered
         });
-        for object in self.grants.take().unwrap_or_default() {
+        for object in self.grants.take() {
             self.hold(client, object);
         }
         self.settle();
@@ -394,6 +416,7 @@ impl Server {
                 let mut object = object.try_borrow_mut().map_err(|_| busy())?;
                 let mut answers = Vec::new();
                 let mut turn = Turn {
+                    server: self,
                     client,
                     ticket,
                     out: Some(out),
@@ -416,9 +439,9 @@ impl Server {
         script: &NativeCallContext<'_>,
     ) {
         out.clear();
-        self.grants.replace(Some(Vec::new()));
+        self.grants.take();
         let written = match verdict {
-            Verdict::Done(value) => objects::write_done(out, &value),
+            Verdict::Done(value) => self.answering(|| objects::write_done(out, &value)),
             Verdict::Thrown(error) => Err(error),
             Verdict::Cancelled => {
                 objects::write_cancelled(out);
@@ -426,12 +449,38 @@ impl Server {
             }
         };
         if let Err(error) = written {
-            objects::write_thrown(out, error, script);
+            self.answering(|| objects::write_thrown(out, error, script));
         }
-        for object in self.grants.take().unwrap_or_default() {
+        for object in self.grants.take() {
             self.hold(client, object);
         }
         self.settle();
+    }
+
+    /// Lets objects move on that wait for something outside.
+    fn poke(self: &Rc<Self>, script: &NativeCallContext<'_>) {
+        // Nothing was written since: that is as good as read.
+        let _ = self.waker.read();
+        let poked: Vec<_> = self
+            .poked
+            .borrow()
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect();
+        for object in poked {
+            let mut answers = Vec::new();
+            if let Ok(mut object) = object.try_borrow_mut() {
+                object.poke(&mut Turn {
+                    server: self,
+                    client: 0,
+                    ticket: Ticket::HERE,
+                    out: None,
+                    answers: &mut answers,
+                    script,
+                });
+            }
+            self.answers.borrow_mut().extend(answers);
+        }
     }
 
     /// Ends a wait: at its deadline, because its client has gone or has changed its mind.
@@ -445,6 +494,7 @@ impl Server {
     ) {
         let mut answers = Vec::new();
         let mut turn = Turn {
+            server: self,
             client,
             ticket,
             out: None,
@@ -470,6 +520,7 @@ impl Server {
             let outcome = {
                 let mut object = object.try_borrow_mut().map_err(|_| busy())?;
                 let mut turn = Turn {
+                    server: self,
                     client: 0,
                     ticket,
                     out: None,
@@ -499,6 +550,22 @@ impl Server {
             }
         })
     }
+}
+
+fn waker() -> Result<EventFd> {
+    let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+    EventFd::from_flags(flags).map_err(|errno| CoreError::os("eventfd", errno as i32).into())
+}
+
+/// A service of the process: its pools have just been looked after.
+fn wake() -> Result<()> {
+    if let Some(server) = Server::current()
+        && !server.poked.borrow().is_empty()
+    {
+        // It can't be full: it counts to 2^64.
+        let _ = server.waker.write(1);
+    }
+    Ok(())
 }
 
 fn busy() -> Error {
