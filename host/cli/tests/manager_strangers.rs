@@ -1,0 +1,211 @@
+//! What strangers can do to a manager that listens on a port: nothing but end their own connection.
+
+use mphost_core::authentication::{self, Challenge};
+use mphost_core::transport::{Fill, Frame, Link};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::os::fd::OwnedFd;
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+const SCRIPT: &str = r#"
+let m = mp::managers::SyncManager(["127.0.0.1", 0], "key");
+m.start();
+let l = m.list([1]);
+print(m.address[1]);
+while input() != "end" { l.append(l.len()); print(l.len()); }
+m.shutdown();
+"#;
+
+/// Longer than anything here can take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A client's first request: operation 0 of object 0, with four numbers (who it is, its program) and what it holds.
+const HELLO: &[u8] = &[1, ZERO, ZERO, 10, 5, ZERO, ZERO, ZERO, ZERO, 10, 0];
+/// How the number 0 is written; the next ones follow.
+const ZERO: u8 = 96;
+/// The operation that every client may ask for, and that ends a server.
+const SHUTDOWN: u8 = ZERO + 6;
+
+struct Program {
+    child: Child,
+    output: BufReader<ChildStdout>,
+    port: u16,
+}
+
+impl Program {
+    fn start() -> Program {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mphost"))
+            .args(["run", "-e", SCRIPT])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("the program starts");
+        let output = child.stdout.take().expect("its output is a pipe");
+        let mut program = Program {
+            child,
+            output: BufReader::new(output),
+            port: 0,
+        };
+        program.port = program.line().parse().expect("it prints its port");
+        program
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.output.read_line(&mut line).expect("it prints a line");
+        line.trim().to_owned()
+    }
+
+    fn say(&mut self, text: &str) {
+        let input = self.child.stdin.as_mut().expect("its input is a pipe");
+        input.write_all(text.as_bytes()).expect("it reads");
+    }
+
+    /// Has the program use its manager: it still works.
+    fn check(&mut self, length: usize) {
+        self.say("\n");
+        assert_eq!(self.line(), length.to_string());
+    }
+
+    fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
+        stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
+        stream
+    }
+
+    /// A connection that has authenticated itself.
+    fn client(&self) -> Link {
+        let mut link = Link::new(OwnedFd::from(self.connect()), 1 << 20);
+        let theirs = receive(&mut link).expect("its challenge");
+        let answer = authentication::answer(b"key", link.body(&theirs)).expect("a challenge");
+        link.send(&answer, &[]).expect("it reads");
+        let verdict = receive(&mut link).expect("its verdict");
+        assert_eq!(link.body(&verdict), authentication::WELCOME);
+        let ours = Challenge::new().expect("randomness");
+        link.send(ours.message(), &[]).expect("it reads");
+        let answer = receive(&mut link).expect("its answer");
+        ours.check(b"key", link.body(&answer))
+            .expect("it has the key");
+        link.send(authentication::WELCOME, &[]).expect("it reads");
+        link
+    }
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// The next frame, or none at the end.
+fn receive(link: &mut Link) -> Option<Frame> {
+    loop {
+        if let Some(frame) = link.frame().expect("a frame") {
+            return Some(frame);
+        }
+        let mut fds = [nix::poll::PollFd::new(
+            std::os::fd::AsFd::as_fd(link.socket()),
+            nix::poll::PollFlags::POLLIN,
+        )];
+        nix::poll::poll(&mut fds, 60_000_u16).expect("poll");
+        if link.fill().expect("it can be read") == Fill::End {
+            return None;
+        }
+    }
+}
+
+fn reaches_its_end(mut stream: TcpStream) {
+    let mut rest = Vec::new();
+    // The server's challenge may come first; a reset is an end, too.
+    let _ = stream.read_to_end(&mut rest);
+}
+
+#[test]
+fn who_does_not_authenticate_is_shown_the_door() {
+    let mut program = Program::start();
+    let silent = program.connect();
+    let half = program.connect();
+    (&half).write_all(&[40, 0, 0]).expect("it reads");
+    let messages: [&[u8]; 5] = [
+        b"GET / HTTP/1.0\r\n\r\n",
+        // A length over the limit, too many descriptors, a wrong answer, an answer of another kind.
+        &[0xff, 0xff, 0xff, 0x7f, 0, 0, 0, 0],
+        &[4, 0, 0, 0, 0xff, 0xff, 0, 0],
+        &[4, 0, 0, 0, 0, 0, 0, 0, b'a', b'b', b'c', b'd'],
+        &[0; 8],
+    ];
+    for (index, message) in messages.into_iter().enumerate() {
+        let mut stream = program.connect();
+        stream.write_all(message).expect("it reads");
+        reaches_its_end(stream);
+        program.check(index + 2);
+    }
+    drop((silent, half));
+    program.check(messages.len() + 2);
+    program.say("end\n");
+    assert!(program.child.wait().expect("it ends").success());
+}
+
+#[test]
+fn malformed_requests_end_their_own_connection() {
+    let mut program = Program::start();
+    let mut length = 1;
+    // Nothing, a wrong version, no array of arguments, a number that is no operation, an unfinished value, garbage.
+    let bodies: [&[u8]; 6] = [
+        &[],
+        &[9, 64],
+        &[1, 65, 64, 64],
+        &[1, 255, 64, 10, 0],
+        &[1, 66, 64, 10, 1, 8, 200],
+        &[1, 96, 97, 10, 4, 15, 64, 0, 5, 1, 2, 3],
+    ];
+    for body in bodies {
+        for greeted in [false, true] {
+            let mut link = program.client();
+            if greeted {
+                link.send(HELLO, &[]).expect("it reads");
+                receive(&mut link).expect("whether it is of the same program");
+            }
+            let _ = link.send(body, &[]);
+            let _ = link.send(body, &[]);
+            drop(link);
+            length += 1;
+            program.check(length);
+        }
+    }
+}
+
+#[test]
+fn any_bytes_at_all_leave_the_server_standing() {
+    let mut program = Program::start();
+    // A small generator of our own: the same bytes each time.
+    let mut state = 0x2545_f491_4f6c_dd1d_u64;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    for round in 0..40 {
+        let mut link = program.client();
+        link.send(HELLO, &[]).expect("it reads");
+        receive(&mut link).expect("its answer");
+        for _ in 0..10 {
+            let length = random() % 40;
+            let mut body = vec![1, ZERO + (random() % 64) as u8, ZERO, 10];
+            body.extend((0..length).map(|_| (random() >> 32) as u8));
+            if body[1] == SHUTDOWN {
+                continue;
+            }
+            if link.send(&body, &[]).is_err() {
+                break;
+            }
+        }
+        drop(link);
+        if round % 10 == 9 {
+            program.check(2 + round / 10);
+        }
+    }
+}
