@@ -2,7 +2,7 @@
 //!
 //! | room | what |
 //! |---|---|
-//! | `manager.rs` | what `Manager()`, `SyncManager`, `BaseManager` give: the server's life, making objects |
+//! | `manager/` | what `Manager()`, `SyncManager`, `BaseManager` give: the server's life, making objects |
 //! | `server/` | the server process: its loop, its clients, who holds what |
 //! | `objects/` | the objects in it, each a state machine that never waits |
 //! | `registered.rs` | objects of a script's own |
