@@ -115,11 +115,11 @@ fn constructors(registry: &mut Registry) {
     );
     for (name, class) in [
         (
-            "SyncManager(address: any = (), authkey: any = ())",
+            "SyncManager(address: plain = (), authkey: plain = ())",
             Class::Sync,
         ),
         (
-            "BaseManager(address: any = (), authkey: any = ())",
+            "BaseManager(address: plain = (), authkey: plain = ())",
             Class::Base,
         ),
     ] {
@@ -144,7 +144,7 @@ fn life(registry: &mut Registry) {
     registry
         .class::<Manager>("Manager")
         .method(
-            "start(initializer: any = (), initargs: array = [])",
+            "start(initializer: plain = (), initargs: array = [])",
             "Starts the server process; there it calls `initializer(initargs…)` first. Again: `ProcessError`.",
             |call| {
                 let (initializer, initargs) = (call.take(0), call.array(1));
@@ -250,7 +250,7 @@ fn makers(registry: &mut Registry) {
             maker(Tag::BoundedSemaphore, as_given(1)),
         )
         .method(
-            "Condition(lock: any = ())",
+            "Condition(lock: plain = ())",
             "A condition in the server, with a lock of the same manager or one of its own.",
             maker(Tag::Condition, as_given(1)),
         )
@@ -261,7 +261,7 @@ fn makers(registry: &mut Registry) {
             maker(Tag::Barrier, as_given(3)),
         )
         .method(
-            "Pool(processes: any = (), initializer: any = (), initargs: array = [], maxtasksperchild: any = ())",
+            "Pool(processes: plain = (), initializer: plain = (), initargs: array = [], maxtasksperchild: plain = ())",
             "A pool whose workers are the server's children.",
             maker(Tag::Pool, as_given(4)),
         )
