@@ -5,6 +5,7 @@
 //! embedding Rust program needs only that.
 
 pub mod api;
+pub mod assertions;
 pub mod atexit;
 pub mod builtins;
 pub mod catches;
@@ -56,6 +57,7 @@ use rhai::{Engine, NativeCallContext, Token};
 /// Registers every room.
 pub fn register_all(registry: &mut Registry) {
     builtins::register(registry);
+    assertions::register(registry);
     errors::register(registry);
     os::register(registry);
     sys::register(registry);
