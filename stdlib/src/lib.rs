@@ -36,6 +36,7 @@ pub mod queue;
 pub mod queues;
 pub mod random;
 pub mod range;
+pub mod reference;
 pub mod runtime;
 pub mod shared_memory;
 pub mod sharedctypes;

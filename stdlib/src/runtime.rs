@@ -84,13 +84,7 @@ impl Runtime {
         let mut registry = Registry::new(settings.with_docs);
         crate::sys::set_argv(settings.argv.clone());
         crate::register_all(&mut registry);
-        registry.constant(
-            "",
-            "__name__",
-            settings.name.clone(),
-            "`\"__main__\"` in the main process and its forked children.",
-        );
-        registry.constant("", "__file__", program.path.clone(), "The script's path.");
+        register_identity(&mut registry, &settings.name, &program.path);
         let entries = registry.install(&mut engine);
         crate::with::install(&mut engine);
         crate::spawn_syntax(&mut engine);
@@ -177,6 +171,17 @@ pub fn runtime() -> &'static Runtime {
     RUNTIME
         .get()
         .expect("scripts run in a process that has made its runtime")
+}
+
+/// The constants that tell a process what it runs.
+pub(crate) fn register_identity(registry: &mut Registry, name: &str, path: &str) {
+    registry.constant(
+        "",
+        "__name__",
+        name.to_owned(),
+        "`\"__main__\"` in the main process and its forked children, `\"__mp_main__\"` in all others.",
+    );
+    registry.constant("", "__file__", path.to_owned(), "The script's path.");
 }
 
 fn configure(engine: &mut Engine) {

@@ -1,7 +1,9 @@
-//! The command line of mphost: `run`, `test`, `check`, and what a process that the host executed itself does first.
+//! The command line of mphost, and what a process that the host executed itself does first.
 
 mod exit;
+mod new;
 mod run;
+mod shell;
 mod test_runner;
 mod ui;
 
@@ -25,22 +27,76 @@ struct Cli {
 }
 
 const EXAMPLES: &str = "Examples:
+  mphost new squares                    a small program with a test
   mphost run scripts/ticket.rhai
   mphost run --start-method spawn scripts/ticket.rhai
   mphost -e 'print(cpu_count())'
-  echo 'print(1)' | mphost run -";
+  echo 'print(1)' | mphost run -
+  mphost test                           all tests below this directory";
+
+const RUN_EXAMPLES: &str = "Examples:
+  mphost run ticket.rhai
+  mphost run ticket.rhai 5 verbose      sys::argv is [\"ticket.rhai\", \"5\", \"verbose\"]
+  mphost run --start-method forkserver ticket.rhai
+  mphost run -e 'print(cpu_count())'
+  echo 'print(1)' | mphost run -
+
+Exit codes: what the script says with sys::exit; 1 after an uncaught error, 2 where nothing was run, 130 after Ctrl-C.";
+
+const TEST_EXAMPLES: &str = "Examples:
+  mphost test                           all scripts below this directory that say what they print, all *_test.rhai
+  mphost test tests --filter lock
+  mphost test tests --jobs 4 --repeat 10
+  mphost test ticket.rhai --update      write what it prints into its trailing comments
+  mphost test tests --junit report.xml";
+
+const CHECK_EXAMPLES: &str = "Examples:
+  mphost check ticket.rhai
+  git ls-files '*.rhai' | xargs -n 1 mphost check
+
+Exit codes: 0, or 2 with the place of the mistake on standard error.";
+
+const NEW_EXAMPLES: &str = "Examples:
+  mphost new squares && mphost run squares/main.rhai && mphost test squares";
+
+const DEFINITIONS_EXAMPLES: &str = "Examples:
+  mphost definitions .rhai/definitions  where the Rhai language server looks for them";
+
+const COMPLETIONS_EXAMPLES: &str = "Examples:
+  mphost completions bash > ~/.local/share/bash-completion/completions/mphost
+  mphost completions zsh > ~/.zfunc/_mphost
+  mphost completions fish > ~/.config/fish/completions/mphost.fish";
+
+const MAN_EXAMPLES: &str = "Examples:
+  mphost man | man -l -
+  mphost man ~/.local/share/man/man1";
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a script.
+    #[command(after_help = RUN_EXAMPLES)]
     Run(run::RunArgs),
     /// Run scripted regression tests.
+    #[command(after_help = TEST_EXAMPLES)]
     Test(test_runner::TestArgs),
     /// Compile a script, report what is wrong with it, run nothing.
+    #[command(after_help = CHECK_EXAMPLES)]
     Check {
         /// The script, or `-` for standard input.
         script: String,
     },
+    /// Write a small program with a test, to begin with.
+    #[command(after_help = NEW_EXAMPLES)]
+    New(new::NewArgs),
+    /// Write Rhai definition files for editors.
+    #[command(after_help = DEFINITIONS_EXAMPLES)]
+    Definitions(shell::DefinitionsArgs),
+    /// Print completions for a shell.
+    #[command(after_help = COMPLETIONS_EXAMPLES)]
+    Completions(shell::CompletionsArgs),
+    /// Print the man page, or write those of all commands.
+    #[command(after_help = MAN_EXAMPLES)]
+    Man(shell::ManArgs),
 }
 
 fn main() -> ExitCode {
@@ -51,6 +107,10 @@ fn main() -> ExitCode {
         (Some(Command::Run(args)), _) => run::run(args),
         (Some(Command::Test(args)), _) => return test(args),
         (Some(Command::Check { script }), _) => run::check(&script),
+        (Some(Command::New(args)), _) => new::new(&args),
+        (Some(Command::Definitions(args)), _) => shell::definitions(&args),
+        (Some(Command::Completions(args)), _) => shell::completions::<Cli>(&args),
+        (Some(Command::Man(args)), _) => shell::man::<Cli>(&args),
         (None, Some(code)) => run::run_code(code, cli.args, &cli.common),
         (None, None) if !cli.args.is_empty() => run::complain(&no_command(&cli.args)),
         (None, None) => run::run_stdin(&cli.common),

@@ -165,7 +165,8 @@ fn read(script: &str) -> Result<Program, String> {
     Ok(Program { path, source })
 }
 
-fn reason(error: &std::io::Error) -> String {
+/// Why an operation on a file failed, for the end of a sentence.
+pub(crate) fn reason(error: &std::io::Error) -> String {
     let text = error.to_string();
     text.split(" (os error")
         .next()

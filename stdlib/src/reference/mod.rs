@@ -1,0 +1,72 @@
+//! The reference: what is registered, as data that can be looked things up in.
+//!
+//! Definition files, the book's pages, the help and the completion of a prompt are all made from the registrations' own
+//! entries, so that none of them can say what isn't so.
+
+pub mod definitions;
+
+use crate::api::{Entry, EntryKind, Registry};
+
+/// Everything that scripts can call, in the order of registration: what [`crate::runtime::Runtime::entries`] gives, without a runtime.
+#[must_use]
+pub fn entries() -> Vec<Entry> {
+    let mut registry = Registry::new(false);
+    crate::register_all(&mut registry);
+    crate::runtime::register_identity(&mut registry, "__main__", "");
+    registry.entries().to_vec()
+}
+
+/// What an entry is called in full: `Queue`, `os::getpid`, `Queue.put`.
+#[must_use]
+pub fn full_name(entry: &Entry) -> String {
+    let name = entry.signature.name;
+    match entry.class {
+        Some(class) if entry.signature.name.starts_with('[') => format!("{class}{name}"),
+        Some(class) => format!("{class}.{name}"),
+        None if entry.module.is_empty() => name.to_owned(),
+        None => format!("{}::{name}", entry.module),
+    }
+}
+
+/// The first sentence of an entry's text.
+#[must_use]
+pub fn summary(entry: &Entry) -> &'static str {
+    let paragraph = entry.doc.split("\n\n").next().unwrap_or_default().trim();
+    match paragraph.find(". ") {
+        Some(end) => &paragraph[..=end],
+        None => paragraph,
+    }
+}
+
+/// Whether an entry makes an object of a class with methods: `Queue(maxsize)`.
+#[must_use]
+pub fn is_constructor(entry: &Entry, all: &[Entry]) -> bool {
+    entry.kind == EntryKind::Function
+        && all
+            .iter()
+            .any(|other| other.class == Some(entry.signature.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn entries_have_full_names_and_a_first_sentence() {
+        let all = entries();
+        let find = |name: &str| {
+            all.iter()
+                .find(|entry| full_name(entry) == name)
+                .unwrap_or_else(|| panic!("there is no entry {name}"))
+        };
+        assert_eq!(
+            summary(find("Queue")),
+            "A queue that any process may put items into and take items from."
+        );
+        assert_eq!(find("Queue.put").class, Some("Queue"));
+        assert_eq!(find("os::getpid").module, "os");
+        assert!(is_constructor(find("Queue"), &all));
+        assert!(!is_constructor(find("len"), &all));
+        assert_eq!(find("__name__").kind, EntryKind::Constant);
+    }
+}
