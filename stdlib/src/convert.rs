@@ -9,6 +9,7 @@
 //! Script functions travel by name; a closure's name is a hash that all processes of a program agree on, and what it captured
 //! travels as values.
 
+use crate::api::native_name;
 use crate::core_error::from_wire;
 use crate::error::{ErrorDetail, Kind, Result, ScriptError, raise};
 use mphost_core::session::{ObjRef, session};
@@ -24,11 +25,16 @@ use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 type EncodeFn = fn(&Dynamic, &mut Encoder) -> Result<()>;
 type DecodeFn = fn(HandleHead, &mut Decoder<'_>) -> Result<Dynamic>;
 
+/// A module's native function: module, name, and what makes its value.
+type Native = (&'static str, &'static str, Box<dyn Fn() -> FnPtr>);
+
 #[derive(Default)]
 struct Tables {
     encoders: HashMap<TypeId, EncodeFn>,
     decoders: HashMap<HandleKind, DecodeFn>,
-    natives: HashMap<String, FnPtr>,
+    natives: Vec<Native>,
+    /// Those of them that have travelled.
+    made: HashMap<String, FnPtr>,
     scripts: HashMap<ImmutableString, Vec<Shared<rhai::ScriptFuncDef>>>,
 }
 
@@ -46,15 +52,13 @@ pub fn decoder(kind: HandleKind, decode: DecodeFn) {
     TABLES.with_borrow_mut(|tables| tables.decoders.insert(kind, decode));
 }
 
-/// Makes a native function known by its full name (`os__getpid`), under which it travels.
-pub fn native_function(name: String, pointer: FnPtr) {
-    TABLES.with_borrow_mut(|tables| tables.natives.insert(name, pointer));
-}
-
-/// The native function of that full name, to be called in a process that the host itself starts.
-#[must_use]
-pub fn native(name: &str) -> Option<FnPtr> {
-    TABLES.with_borrow(|tables| tables.natives.get(name).cloned())
+/// Makes a module's native function known by its full name (`os__getpid`), under which it travels; `make` is called if it does.
+pub fn native_function(
+    module: &'static str,
+    name: &'static str,
+    make: impl Fn() -> FnPtr + 'static,
+) {
+    TABLES.with_borrow_mut(|tables| tables.natives.push((module, name, Box::new(make))));
 }
 
 /// The script function of that name with so many parameters, captured ones included.
@@ -72,8 +76,24 @@ pub(crate) fn script_function(
 }
 
 /// The native function of that full name, if there is one.
-pub(crate) fn native_named(name: &str) -> Option<FnPtr> {
-    TABLES.with_borrow(|tables| tables.natives.get(name).cloned())
+#[must_use]
+pub fn native_named(name: &str) -> Option<FnPtr> {
+    // Few script functions have such names: for the others this is all that it costs.
+    if !name.contains("__") {
+        return None;
+    }
+    TABLES.with_borrow_mut(|tables| {
+        if let Some(made) = tables.made.get(name) {
+            return Some(made.clone());
+        }
+        let (_, _, make) = tables
+            .natives
+            .iter()
+            .find(|(module, own, _)| name.ends_with(own) && native_name(module, own) == name)?;
+        let pointer = make();
+        tables.made.insert(name.to_owned(), pointer.clone());
+        Some(pointer)
+    })
 }
 
 /// Makes the functions of a compiled script known, so that closures are found again by their names.
@@ -267,7 +287,7 @@ impl Encoder {
 
     fn callable(&mut self, pointer: &FnPtr) -> Result<()> {
         let name = pointer.fn_name();
-        let native = TABLES.with_borrow(|tables| tables.natives.contains_key(name));
+        let native = native_named(name).is_some();
         let head = CallableHead {
             name,
             native,
@@ -539,16 +559,15 @@ impl<'a> Decoder<'a> {
 }
 
 fn find_function(name: &str, native: bool) -> Result<FnPtr> {
-    let known = TABLES.with_borrow(|tables| {
-        if native {
-            return tables.natives.get(name).cloned();
-        }
+    let known = if native {
+        native_named(name)
+    } else {
         // Several functions of one name differ in their parameters: the call decides, so the plain name is right.
-        match tables.scripts.get(name).map(Vec::as_slice) {
+        TABLES.with_borrow(|tables| match tables.scripts.get(name).map(Vec::as_slice) {
             Some([only]) => Some(FnPtr::from(only.clone())),
             _ => None,
-        }
-    });
+        })
+    };
     match known {
         Some(pointer) => Ok(pointer),
         None => FnPtr::new(name).map_err(|_| {

@@ -6,7 +6,7 @@
 //!
 //! Invariants: one runtime a process, made before any script code is compiled; closure names are hashes with one fixed seed.
 
-use crate::api::{Entry, Registry};
+use crate::api::{Entry, Registry, Vocabulary};
 use crate::error::{Error, Kind, Result, ScriptError};
 use mphost_core::error::CoreError;
 use mphost_core::wait;
@@ -39,6 +39,8 @@ pub struct Settings {
     pub argv: Vec<String>,
     /// Whether documentation goes into Rhai's metadata (definition files); costs time at each start.
     pub with_docs: bool,
+    /// Whether only calls that the program's text can name are registered ([`Vocabulary`]): for programs whose code is all there.
+    pub lean: bool,
 }
 
 /// The interpreter of this process.
@@ -47,7 +49,7 @@ pub struct Runtime {
     settings: Settings,
     program: RefCell<Rc<Program>>,
     ast: RefCell<Rc<AST>>,
-    entries: Vec<Entry>,
+    entries: Rc<[Entry]>,
 }
 
 thread_local! {
@@ -81,7 +83,12 @@ impl Runtime {
         crate::stack::prepare();
         let mut engine = Engine::new();
         configure(&mut engine);
-        let mut registry = Registry::new(settings.with_docs);
+        let vocabulary = if settings.lean {
+            Vocabulary::of(&program.source)
+        } else {
+            Vocabulary::Everything
+        };
+        let mut registry = Registry::new(settings.with_docs, vocabulary);
         crate::sys::set_argv(settings.argv.clone());
         crate::register_all(&mut registry);
         register_identity(&mut registry, &settings.name, &program.path);
@@ -129,7 +136,7 @@ impl Runtime {
         self.ast.borrow().clone()
     }
 
-    /// The reference's entries: all that is registered.
+    /// The reference's entries: all that scripts can call.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
         &self.entries

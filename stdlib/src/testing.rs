@@ -1,6 +1,6 @@
 //! What the rooms' tests share: a small engine, a script's outcome as text, and the documentation's examples run for real.
 
-use crate::api::{Entry, Registry};
+use crate::api::{Entry, Registry, Vocabulary};
 use crate::error::{ScriptError, thrown_value};
 use rhai::{Dynamic, Engine, EvalAltResult};
 
@@ -12,7 +12,7 @@ pub(crate) fn engine(rooms: &[Register]) -> Engine {
 }
 
 fn engine_and_entries(rooms: &[Register]) -> (Engine, Vec<Entry>) {
-    let mut registry = Registry::new(true);
+    let mut registry = Registry::new(true, Vocabulary::Everything);
     for register in rooms {
         register(&mut registry);
     }
@@ -23,7 +23,7 @@ fn engine_and_entries(rooms: &[Register]) -> (Engine, Vec<Entry>) {
     engine.on_print(|_| ());
     engine.set_max_call_levels(48);
     session();
-    (engine, entries)
+    (engine, entries.to_vec())
 }
 
 /// What a script comes to: its value as `print` shows it, or `TYPE: message` of what it threw.

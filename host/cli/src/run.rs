@@ -102,6 +102,7 @@ fn execute(program: Program, argv: Vec<String>, common: &Common, function: Optio
         name: "__main__".into(),
         argv,
         with_docs: false,
+        lean: true,
     };
     let host = match Host::new(program, settings) {
         Ok(host) => host,

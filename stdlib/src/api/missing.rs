@@ -4,10 +4,63 @@
 //! thing it does is to find out whether the call had existed: then the error stays as it was. Of a call that doesn't exist Rhai
 //! itself knows the place, so its error goes on; what was wrong is noted beside it ([`crate::error::teach`]).
 
-use super::{Index, suggest, type_name};
+use super::entry::{Entry, EntryKind};
+use super::signature::Signature;
+use super::{suggest, type_name};
 use crate::error::{Kind, Result, teach};
 use rhai::{Dynamic, Engine, EvalContext, FuncInfo, NativeCallContext, Position};
 use std::any::TypeId;
+use std::cell::OnceCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+/// Calls a method that is not known before the script runs: `m.get_task_queue()`. `None`: there is no such method.
+pub type DynamicMethods =
+    Rc<dyn Fn(&NativeCallContext<'_>, &str, &mut [&mut Dynamic]) -> Result<Option<Dynamic>>>;
+
+/// What the hook for unmatched calls looks things up in.
+#[derive(Default)]
+pub(super) struct Index {
+    /// All that the reference has, called by this program or not.
+    pub(super) entries: Rc<[Entry]>,
+    /// The same calls in their other places: constructors in `mp::` and of contexts.
+    pub(super) unlisted: Vec<Entry>,
+    pub(super) classes: HashMap<TypeId, &'static str>,
+    pub(super) dynamic: HashMap<TypeId, DynamicMethods>,
+    by_name: OnceCell<ByName>,
+}
+
+/// What a name means; made when the first call fails.
+#[derive(Default)]
+struct ByName {
+    methods: HashMap<(TypeId, &'static str), Rc<Signature>>,
+    functions: HashMap<&'static str, Rc<Signature>>,
+}
+
+impl Index {
+    fn by_name(&self) -> &ByName {
+        self.by_name.get_or_init(|| {
+            let mut names = ByName::default();
+            for entry in self.entries.iter().chain(&self.unlisted) {
+                let name = entry.signature.name();
+                match (entry.kind, entry.of) {
+                    (EntryKind::Method, Some(of)) => {
+                        names
+                            .methods
+                            .insert((of, name), entry.signature.shared().clone());
+                    }
+                    (EntryKind::Function, _) if entry.module.is_empty() => {
+                        names
+                            .functions
+                            .insert(name, entry.signature.shared().clone());
+                    }
+                    _ => {}
+                }
+            }
+            names
+        })
+    }
+}
 
 pub(super) fn install(engine: &mut Engine, index: Index) {
     #[expect(
@@ -29,7 +82,7 @@ fn look(
 ) -> Result<Option<Dynamic>> {
     if let Some(this) = args.first() {
         let this_type = this.type_id();
-        if let Some(signature) = index.methods.get(&(this_type, name)) {
+        if let Some(signature) = index.by_name().methods.get(&(this_type, name)) {
             let given = args.len() - 1;
             return if given <= signature.most() {
                 Ok(None)
@@ -51,7 +104,7 @@ fn look(
     if !name.starts_with(|c: char| c.is_alphabetic() || c == '_') || name.contains('$') {
         return Ok(None);
     }
-    if let Some(signature) = index.functions.get(name) {
+    if let Some(signature) = index.by_name().functions.get(name) {
         let given = args.len();
         return if given <= signature.most() {
             Ok(None)
@@ -68,6 +121,7 @@ fn look(
             return Ok(None);
         }
         let own = index
+            .by_name()
             .methods
             .keys()
             .filter(|(of, _)| *of == this_type)
@@ -81,7 +135,7 @@ fn look(
     unknown(index, name, args, context)
 }
 
-fn too_many(signature: &super::Signature, given: usize) -> Result<Option<Dynamic>> {
+fn too_many(signature: &Signature, given: usize) -> Result<Option<Dynamic>> {
     let message = format!(
         "{}() takes at most {} arguments, {given} were given: {}",
         signature.name,
@@ -164,7 +218,7 @@ fn unknown(
     let known = script_names
         .iter()
         .map(String::as_str)
-        .chain(index.functions.keys().copied());
+        .chain(index.by_name().functions.keys().copied());
     let hint = suggest(name, known.chain(natives.iter().map(String::as_str)));
     let of = match args.first() {
         Some(this) if hint.is_empty() => format!(" (called with {})", type_name(this)),

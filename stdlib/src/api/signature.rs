@@ -145,6 +145,18 @@ pub struct Signature {
 }
 
 impl Signature {
+    /// The signature of something that isn't called with parentheses.
+    #[must_use]
+    pub fn bare(name: &'static str, params: Vec<Param>) -> Signature {
+        Signature {
+            name,
+            text: name,
+            positional: params.len(),
+            params,
+            collects: false,
+        }
+    }
+
     /// Parses a signature. Signatures are constants of this crate: a wrong one panics in the first test that registers it.
     #[must_use]
     pub fn parse(text: &'static str) -> Signature {

@@ -273,7 +273,7 @@ impl Local {
 }
 
 fn worker_function() -> Result<FnPtr> {
-    crate::convert::native(NATIVE_WORKER)
+    crate::convert::native_named(NATIVE_WORKER)
         .ok_or_else(|| raise(Kind::RuntimeError, "this engine has no pools"))
 }
 

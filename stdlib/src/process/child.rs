@@ -226,6 +226,7 @@ pub fn prepare_program(program: &[u8]) -> std::result::Result<(), i32> {
         name: "__mp_main__".into(),
         argv: message.argv,
         with_docs: false,
+        lean: true,
     };
     let program = Program {
         path: message.path,

@@ -164,8 +164,10 @@ pub fn report_uncaught(error: &EvalAltResult) -> i32 {
     let program = runtime.program();
     let mut sources = Sources::with_main(&program.path, &program.source);
     let mut text = String::new();
-    let is_child = super::own(|own| own.parent.is_some());
-    if is_child {
+    // What fails before a child knows its own name is a child's error too.
+    let named = super::is_known();
+    let is_child = !named || super::own(|own| own.parent.is_some());
+    if named && is_child {
         text = format!("Process {}:\n", super::current().name());
     }
     text.push_str(&traceback::format(

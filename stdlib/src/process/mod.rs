@@ -171,6 +171,11 @@ fn own<T>(look: impl FnOnce(&mut Own) -> T) -> T {
     })
 }
 
+/// Whether this process has said what it is.
+fn is_known() -> bool {
+    OWN.with_borrow(Option::is_some)
+}
+
 /// This process's own object.
 #[must_use]
 pub fn current() -> Process {

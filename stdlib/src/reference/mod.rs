@@ -5,15 +5,15 @@
 
 pub mod definitions;
 
-use crate::api::{Entry, EntryKind, Registry};
+use crate::api::{Entry, EntryKind, Registry, Vocabulary};
 
 /// Everything that scripts can call, in the order of registration: what [`crate::runtime::Runtime::entries`] gives, without a runtime.
 #[must_use]
 pub fn entries() -> Vec<Entry> {
-    let mut registry = Registry::new(false);
+    let mut registry = Registry::new(false, Vocabulary::Everything);
     crate::register_all(&mut registry);
     crate::runtime::register_identity(&mut registry, "__main__", "");
-    registry.entries().to_vec()
+    registry.into_entries()
 }
 
 /// What an entry is called in full: `Queue`, `os::getpid`, `Queue.put`.

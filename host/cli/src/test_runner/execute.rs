@@ -165,17 +165,20 @@ struct Running<'a> {
 
 impl Running<'_> {
     /// Moves bytes until one of `others` is readable (true) or the deadline is over (false). With `silence`, it
-    /// also ends (false) when standard error has brought nothing for so long.
+    /// also ends (false) when standard error has begun to speak and then brought nothing for so long.
     fn pump(
         &mut self,
         others: &[BorrowedFd<'_>],
         deadline: Instant,
         silence: Option<Duration>,
     ) -> bool {
-        let mut heard = Instant::now();
+        let mut heard = None;
         loop {
             let now = Instant::now();
-            let until = silence.map_or(deadline, |silence| deadline.min(heard + silence));
+            let until = match (heard, silence) {
+                (Some(heard), Some(silence)) => deadline.min(heard + silence),
+                _ => deadline,
+            };
             if now >= until {
                 return false;
             }
@@ -202,7 +205,7 @@ impl Running<'_> {
             self.stderr.drain();
             self.input.feed();
             if self.stderr.bytes.len() != before {
-                heard = Instant::now();
+                heard = Some(Instant::now());
             }
             if woken {
                 return true;

@@ -189,7 +189,7 @@ fn a_time_limit_shows_who_waited_and_kills_all() {
         "a.rhai",
         concat!(
             "trap 'echo Process-1 waits for a lock >&2' QUIT\n",
-            "setsid sleep 4000001 & sleep 4000002 &\nwhile :; do wait; sleep 4000003; done\n//# timeout: 0.7\n",
+            "setsid sleep 4000001 & sleep 4000002 &\nwhile :; do wait; sleep 4000003; done\n//# timeout: 3\n",
         ),
     )]);
     let (code, text) = room.run(&[]);
