@@ -252,8 +252,10 @@ fn the_code_of_the_guide_does_what_it_says() {
                 .and_then(|rest| rest.split_once('\n'));
             match (block.language.as_str(), run) {
                 ("console", Some((script, shown)))
-                    if !shown.is_empty() && !script.contains(' ') =>
+                    if !shown.is_empty() && !shown.starts_with("$ ") =>
                 {
+                    // Behind the script's name come its arguments.
+                    let script = script.split(' ').next().unwrap_or_default();
                     let script = read(&root().join("scripts").join(script));
                     std::fs::write(path, printer(shown, &script)).expect("the block's file");
                 }
