@@ -33,6 +33,7 @@ pub fn to_script(error: CoreError) -> ScriptError {
                 .with_field("exitcode", i64::from(exitcode))
                 .with_field("acquired_at", place)
         }
+        CoreError::Deadlock(message) => ScriptError::new(Kind::DeadlockError, message),
         CoreError::Authentication(message) => ScriptError::new(Kind::AuthenticationError, message),
         CoreError::Os { call, errno } => os(call, errno, None),
         CoreError::Connection(error) => ScriptError::new(

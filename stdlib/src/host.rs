@@ -35,6 +35,8 @@ pub fn child_entry() {
 fn install() -> mphost_core::error::Result<()> {
     reap::install()?;
     signals::catch(Signal::SIGINT as i32)?;
+    // Answered with a picture of the program.
+    signals::catch(Signal::SIGQUIT as i32)?;
     signals::unblock_all();
     mphost_core::process::prepare(start::program_message)
 }

@@ -29,6 +29,7 @@ pub mod message;
 pub mod nudge;
 pub mod os;
 pub mod output;
+pub mod picture;
 pub mod places;
 pub mod pool;
 pub mod process;
@@ -43,6 +44,7 @@ pub mod sharedctypes;
 pub mod signal;
 pub mod spelling;
 pub mod stack;
+pub mod stuck;
 pub mod synchronize;
 pub mod sys;
 #[cfg(test)]

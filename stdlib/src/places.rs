@@ -1,25 +1,34 @@
 //! Script positions as the session keeps them: a file by number, a line and a column.
 //!
 //! The process table and the locks say where something was acquired or waited for. A path doesn't fit there, so the
-//! files of a program are numbered in the order in which they are first seen; the main script is number 1 in every process.
+//! files of a program are numbered in the order in which they are first seen, by all its processes alike; the main script is number 1.
 
+use mphost_core::files;
 use mphost_core::position::Position;
 use rhai::NativeCallContext;
 use std::cell::RefCell;
 
 thread_local! {
-    static FILES: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+    /// The files that this process has asked numbers for, the latest first asked last.
+    static KNOWN: RefCell<Vec<(String, u16)>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Makes `path` file number 1: called once in each process, before any script code runs.
+/// Gives `path` a number: called once in each process, before any script code runs, so that it is number 1.
 pub fn set_main_script(path: &str) {
-    FILES.with_borrow_mut(|files| {
-        if files.is_empty() {
-            files.push(path.to_owned());
-        } else {
-            files[0] = path.to_owned();
+    number_of(path);
+}
+
+fn number_of(path: &str) -> u16 {
+    KNOWN.with_borrow_mut(|known| {
+        if let Some((_, number)) = known.iter().find(|(name, _)| name == path) {
+            return *number;
         }
-    });
+        // Without a session (a check of a script) the numbers are this process's own.
+        let own = || u16::try_from(known.len() + 1).unwrap_or(u16::MAX);
+        let number = files::number_of(path).unwrap_or_else(own);
+        known.push((path.to_owned(), number));
+        number
+    })
 }
 
 /// The position of a call, for the core.
@@ -29,21 +38,8 @@ pub fn of_call(ctx: &NativeCallContext<'_>) -> Position {
     let Some(line) = at.line() else {
         return crate::with::position();
     };
-    let file = FILES.with_borrow_mut(|files| {
-        let Some(source) = ctx.call_source() else {
-            return 1;
-        };
-        // Nearly always the main script: compare with it first.
-        match files.iter().position(|known| known == source) {
-            Some(index) => index + 1,
-            None => {
-                files.push(source.to_owned());
-                files.len()
-            }
-        }
-    });
     Position::new(
-        u16::try_from(file).unwrap_or(u16::MAX),
+        ctx.call_source().map_or(1, number_of),
         u32::try_from(line).unwrap_or(u32::MAX),
         u16::try_from(at.position().unwrap_or(0)).unwrap_or(u16::MAX),
     )
@@ -55,11 +51,13 @@ pub fn describe(position: Position) -> String {
     if !position.is_known() {
         return "an unknown place".into();
     }
-    let file = FILES.with_borrow(|files| {
-        files
-            .get(usize::from(position.file()).saturating_sub(1))
-            .cloned()
-            .unwrap_or_else(|| "<script>".into())
+    let known = KNOWN.with_borrow(|known| {
+        let mut known = known.iter();
+        let found = known.find(|(_, number)| *number == position.file());
+        found.map(|(path, _)| path.clone())
     });
+    let file = known
+        .or_else(|| files::name_of(position.file()))
+        .unwrap_or_else(|| "<script>".into());
     format!("{file}:{}:{}", position.line(), position.column())
 }

@@ -109,6 +109,7 @@ impl Runtime {
             crate::pool::expects_callbacks() || crate::signal::has_handlers()
         });
         wait::set_interrupt_hook(interrupt_hook);
+        crate::stuck::install();
         runtime
     }
 

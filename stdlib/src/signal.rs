@@ -14,6 +14,7 @@ use crate::error::{Error, Kind, Result, raise};
 use crate::later::Later;
 use crate::nudge::Nudge;
 use mphost_core::clock::Deadline;
+use mphost_core::deadlock;
 use mphost_core::signals;
 use mphost_core::wait::{self, WaitKind};
 use nix::sys::signal::Signal;
@@ -78,6 +79,10 @@ pub fn dispatch(engine: &Engine, signo: i32) -> Result<()> {
             later
                 .call_with_one_or_two(engine, "<signal handler>", number, Dynamic::UNIT)
                 .map(|_| ())
+        }
+        Handler::Default if signo == Signal::SIGQUIT as i32 => {
+            crate::stuck::show_program();
+            Ok(())
         }
         // It came before it was ignored, or is only noted by the host.
         Handler::Default | Handler::Ignore => Ok(()),
@@ -149,6 +154,7 @@ fn set(call: &mut Call<'_>) -> Result {
     }
     let before = shown(&handler_of(signo));
     HANDLERS.with_borrow_mut(|handlers| handlers.insert(signo, handler));
+    deadlock::expect_signals(has_handlers());
     Ok(before)
 }
 
@@ -233,6 +239,7 @@ pub fn register(registry: &mut Registry) {
             let seconds = u32::try_from(call.int(0).unwrap_or(0))
                 .map_err(|_| raise(Kind::ValueError, "alarm(): 'seconds' is out of range"))?;
             let before = if seconds == 0 { nix::unistd::alarm::cancel() } else { nix::unistd::alarm::set(seconds) };
+            deadlock::expect_timer(deadlock::Timer::System, Deadline::after_secs(f64::from(seconds)));
             Ok(Dynamic::from(i64::from(before.unwrap_or(0))))
         },
     );

@@ -2,7 +2,7 @@
 //!
 //! The text is made once, as a whole, so that it can be written at once: a child's traceback never mixes with another's.
 
-use crate::error::{ScriptError, interpreter_error};
+use crate::error::{Kind, ScriptError, interpreter_error};
 use rhai::{EvalAltResult, ParseError, Position};
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -22,7 +22,8 @@ impl Sources {
         }
     }
 
-    fn line(&mut self, path: &str, number: usize) -> Option<String> {
+    /// Line `number` (from 1) of a file, if it can be had.
+    pub(crate) fn line(&mut self, path: &str, number: usize) -> Option<String> {
         let text = self
             .texts
             .entry(path.to_owned())
@@ -106,6 +107,10 @@ fn last_line(error: &EvalAltResult) -> String {
 fn with_origin(error: &ScriptError) -> String {
     let mut text = format!("{error}\n");
     let detail = error.detail();
+    if detail.kind == Kind::DeadlockError {
+        let message = crate::stuck::shortened(&detail.message);
+        text = format!("{}: {message}\n", detail.kind.name());
+    }
     if !detail.traceback.is_empty() {
         text.push_str("\nIt came from another process:\n");
         for line in detail.traceback.lines() {

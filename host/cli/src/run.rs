@@ -14,6 +14,9 @@ pub(crate) struct Common {
     /// How processes are started, until the script chooses: fork, spawn or forkserver.
     #[arg(long, value_name = "METHOD", value_parser = parse_method)]
     start_method: Option<Method>,
+    /// Let a program whose processes all wait for each other wait for ever.
+    #[arg(long)]
+    no_deadlock_detection: bool,
 }
 
 /// What `mphost run` takes.
@@ -115,6 +118,9 @@ fn execute(program: Program, argv: Vec<String>, common: &Common, function: Optio
     if let Some(method) = common.start_method {
         host.set_default_method(method);
     }
+    if common.no_deadlock_detection {
+        mphost_core::deadlock::disable();
+    }
     let code = match function {
         Some(name) => host.run_function(name),
         None => host.run(),
@@ -204,7 +210,12 @@ pub(crate) fn stray_option(word: &str) -> Option<String> {
         return None;
     }
     let option = word.split_once('=').map_or(word, |(name, _)| name);
-    let known = ["--start-method", "--help", "--version"];
+    let known = [
+        "--start-method",
+        "--no-deadlock-detection",
+        "--help",
+        "--version",
+    ];
     let near = mphost_stdlib::api::suggest(option, known.into_iter());
     Some(format!(
         "there is no option '{option}'{near} (a script's own options come after its name; `mphost --help` lists the others)"

@@ -4,11 +4,10 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Scripts of rooms that are still to come: sockets and managers over the network, and finding out that a program is stuck.
-const NOT_YET: [&str; 6] = [
+/// Scripts of rooms that are still to come: sockets and managers over the network.
+const NOT_YET: [&str; 5] = [
     "distributed/task_master.rhai",
     "distributed/task_worker.rhai",
-    "event/wait_for_ever.rhai",
     "pool/chat_client.rhai",
     "pool/chat_server.rhai",
     "pool/download.rhai",

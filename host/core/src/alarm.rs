@@ -7,6 +7,7 @@
 //! Invariants: at most one timer a process; a forked child begins without any (timer_create(2)).
 
 use crate::clock::Deadline;
+use crate::deadlock;
 use crate::error::{CoreError, Result};
 use nix::sys::signal::{SigEvent, SigevNotify, Signal};
 use nix::sys::time::TimeSpec;
@@ -51,9 +52,12 @@ pub fn set(deadline: Deadline) -> Result<()> {
             *slot = Some((me, timer));
         }
         match slot {
-            Some((_, timer)) => timer
-                .set(Expiration::OneShot(at), TimerSetTimeFlags::empty())
-                .map_err(|e| CoreError::os("timer_settime", e as i32)),
+            Some((_, timer)) => {
+                deadlock::expect_timer(deadlock::Timer::Own, deadline);
+                timer
+                    .set(Expiration::OneShot(at), TimerSetTimeFlags::empty())
+                    .map_err(|e| CoreError::os("timer_settime", e as i32))
+            }
             None => Ok(()),
         }
     })

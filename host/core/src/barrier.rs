@@ -4,11 +4,12 @@
 //! there any more, and the barrier waits for another in its place. One that is killed while it runs
 //! the action breaks the barrier for those who wait.
 
-use crate::board::{Board, Line, Mark};
+use crate::board::{self, Board, Line, Mark};
 use crate::clock::Deadline;
 use crate::error::{CoreError, Result};
 use crate::position::Position;
-use crate::session::{ObjRef, ObjectKind, session};
+use crate::session::layout::Entry;
+use crate::session::{ObjRef, ObjectKind, Session, session};
 use crate::table::{self, SlotId, SlotStatus};
 use crate::wait::{WaitInfo, WaitKind, wait_until};
 use std::sync::atomic::Ordering::SeqCst;
@@ -20,6 +21,15 @@ const BROKEN: u64 = 1;
 /// The state while process `id` runs the action.
 fn running(id: SlotId) -> u64 {
     id.to_u64() << 2 | 2
+}
+
+/// How many processes the barrier of an entry is for, and how many are there.
+pub(crate) fn counts(session: &Session, entry: &'static Entry) -> (u32, usize) {
+    let body: &board::Body = entry.body();
+    (
+        body.parties.load(SeqCst),
+        board::count_waiting(session, entry),
+    )
 }
 
 /// A barrier for a fixed number of parties.

@@ -95,6 +95,25 @@ pub(crate) struct Body {
 // SAFETY: repr(C), atomics and a robust mutex.
 unsafe impl Shared for Body {}
 
+/// All lines of a board.
+fn lines_of(session: &Session, body: &Body) -> Option<&'static [Line]> {
+    let run = Run::from_u64(body.run.load(Acquire))?;
+    session
+        .region()
+        .array(session.page_offset(run.first), Board::capacity(session))
+}
+
+/// How many living processes wait at the board of an entry: for pictures of the session.
+pub(crate) fn count_waiting(session: &Session, entry: &'static Entry) -> usize {
+    let body: &Body = entry.body();
+    let high = body.high.load(SeqCst) as usize;
+    let lines = lines_of(session, body).unwrap_or_default();
+    let lines = lines.iter().take(high);
+    lines
+        .filter(|l| l.mark() == Mark::Waiting && l.is_alive())
+        .count()
+}
+
 /// A board as this process uses it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Board(ObjRef);
@@ -143,14 +162,8 @@ impl Board {
     }
 
     fn all(&self) -> Result<&'static [Line]> {
-        let session = session();
-        let run = Run::from_u64(self.body()?.run.load(Acquire));
-        run.and_then(|run| {
-            session
-                .region()
-                .array(session.page_offset(run.first), Self::capacity(session))
-        })
-        .ok_or_else(|| CoreError::Corrupt("a board without its lines".into()))
+        lines_of(session(), self.body()?)
+            .ok_or_else(|| CoreError::Corrupt("a board without its lines".into()))
     }
 
     /// The lines that were ever used.

@@ -44,6 +44,11 @@ impl Deadline {
         }
     }
 
+    /// The moment at which [`now`] gives `nanos`.
+    pub(crate) fn at(nanos: u64) -> Self {
+        Self(nanos.max(1))
+    }
+
     /// So many seconds from now; negative and NaN are [`Deadline::NOW`].
     #[must_use]
     pub fn after_secs(seconds: f64) -> Self {

@@ -72,6 +72,9 @@ pub enum CoreError {
         /// Where it acquired the permit.
         acquired_at: Position,
     },
+    /// The program, or some of its processes, can never go on: the picture of who waits for whom.
+    #[error("{0}")]
+    Deadlock(String),
     /// The other side of a connection doesn't have the same key (Python: AuthenticationError).
     #[error("{0}")]
     Authentication(String),

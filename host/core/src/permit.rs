@@ -43,7 +43,8 @@ struct Body {
     run: AtomicU64,
     /// How often an RLock's holder has taken it.
     depth: AtomicU32,
-    _reserved: AtomicU32,
+    /// 1 once a process has freed a permit of a living one: this lock is a signal between processes.
+    is_signal: AtomicU32,
     permits: [Permit; INLINE],
 }
 // SAFETY: repr(C), atomics.
@@ -172,6 +173,62 @@ pub(crate) fn convert_dead(
     }
 }
 
+/// How many permits there are in all, and who holds which: for pictures of the session.
+pub(crate) fn holders(session: &Session, entry: &'static Entry) -> (u64, Vec<Owner>) {
+    let limit = entry.body::<Body>().limit.load(Relaxed);
+    if !has_holders(entry) {
+        return (limit, vec![]);
+    }
+    let permits = entry.body::<Body>().permits(session).unwrap_or_default();
+    (limit, permits.iter().filter_map(owner_of).collect())
+}
+
+/// The one process that can free this lock, and the word that says so. `None` for a lock that others have freed before.
+pub(crate) fn sole_releaser(entry: &'static Entry) -> Option<(SlotId, u64)> {
+    let body: &Body = entry.body();
+    let is_lock = matches!(
+        ObjectKind::from_code(entry.kind.load(Relaxed)),
+        Some(ObjectKind::Lock | ObjectKind::RLock)
+    );
+    if !is_lock || body.is_signal.load(Relaxed) != 0 {
+        return None;
+    }
+    let word = body.permits[0].word.load(SeqCst);
+    Some((slot_of(word)?, word))
+}
+
+/// Who holds a permit; seen whole.
+fn owner_of(permit: &Permit) -> Option<Owner> {
+    let word = permit.word.load(SeqCst);
+    let acquired_at = Position::from_bits(permit.position.load(Relaxed));
+    if word == 0 || permit.word.load(SeqCst) != word {
+        return None;
+    }
+    if let Some(slot) = slot_of(word) {
+        let row = table::info(slot);
+        let ended = match table::status(slot) {
+            SlotStatus::Dead(status) => Some(status),
+            _ => None,
+        };
+        return Some(Owner {
+            slot,
+            pid: row.as_ref().map_or(0, |r| r.pid),
+            name: row.map(|r| r.name).unwrap_or_default(),
+            mine: slot == session().me(),
+            ended,
+            acquired_at,
+        });
+    }
+    died(word).map(|(pid, status)| Owner {
+        slot: SlotId::NONE,
+        pid,
+        name: String::new(),
+        mine: false,
+        ended: Some(status),
+        acquired_at,
+    })
+}
+
 fn new(kind: ObjectKind, limit: u64, position: Position) -> Result<ObjRef> {
     let object = objects::create(kind, position, |entry| {
         entry.body::<Body>().limit.store(limit, Relaxed);
@@ -244,10 +301,13 @@ impl Permits {
         let entry = self.object.entry()?;
         let permits = entry.body::<Body>().permits(session)?;
         let me = word_of(session.me());
-        if Self::free(permits, |word| word == me)
-            || Self::free(permits, |word| died(word).is_some())
-            || Self::free(permits, |word| word != 0)
-        {
+        let mut freed = Self::free(permits, |word| word == me)
+            || Self::free(permits, |word| died(word).is_some());
+        if !freed && Self::free(permits, |word| word != 0) {
+            entry.body::<Body>().is_signal.store(1, Relaxed);
+            freed = true;
+        }
+        if freed {
             entry.events[0].wake_after_rmw(1);
             return Ok(());
         }
@@ -292,37 +352,7 @@ impl Permits {
 
     fn owner(&self) -> Result<Option<Owner>> {
         let permits = self.object.entry()?.body::<Body>().permits(session())?;
-        let Some(permit) = permits.iter().find(|p| p.word.load(SeqCst) != 0) else {
-            return Ok(None);
-        };
-        let acquired_at = Position::from_bits(permit.position.load(Relaxed));
-        let word = permit.word.load(SeqCst);
-        if word == 0 {
-            return Ok(None);
-        }
-        if let Some(slot) = slot_of(word) {
-            let row = table::info(slot);
-            let ended = match table::status(slot) {
-                SlotStatus::Dead(status) => Some(status),
-                _ => None,
-            };
-            return Ok(Some(Owner {
-                slot,
-                pid: row.as_ref().map_or(0, |r| r.pid),
-                name: row.map(|r| r.name).unwrap_or_default(),
-                mine: slot == session().me(),
-                ended,
-                acquired_at,
-            }));
-        }
-        Ok(died(word).map(|(pid, status)| Owner {
-            slot: SlotId::NONE,
-            pid,
-            name: String::new(),
-            mine: false,
-            ended: Some(status),
-            acquired_at,
-        }))
+        Ok(permits.iter().find_map(owner_of))
     }
 }
 

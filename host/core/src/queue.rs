@@ -426,6 +426,27 @@ pub(crate) fn has_item(session: &Session, queue: RawHandle, seq: u64) -> bool {
     })
 }
 
+/// What a queue's numbers say, for pictures of the session.
+pub(crate) struct Counts {
+    pub(crate) items: u64,
+    pub(crate) maxsize: u64,
+    /// Items put that nobody has called done.
+    pub(crate) unfinished: u64,
+}
+
+/// The numbers of the queue in an entry.
+pub(crate) fn counts(entry: &'static Entry) -> Counts {
+    let body: &Body = entry.body();
+    // The takers first: their number never exceeds a later look at the putters'.
+    let gets = body.gets.count.load(SeqCst);
+    let puts = body.puts.count.load(SeqCst);
+    Counts {
+        items: puts.saturating_sub(gets),
+        maxsize: body.common.maxsize.load(Relaxed),
+        unfinished: puts.saturating_sub(body.common.done.load(SeqCst)),
+    }
+}
+
 /// The handles that a queue's unread items carry, when the queue goes.
 pub(crate) fn carried(session: &Session, entry: &'static Entry, into: &mut Vec<RawHandle>) {
     let body: &Body = entry.body();

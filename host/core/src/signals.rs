@@ -111,6 +111,7 @@ pub(crate) fn clear_attention() {
 pub(crate) fn after_fork() {
     PENDING.store(0, SeqCst);
     ATTENTION.store(false, SeqCst);
+    crate::deadlock::after_fork();
 }
 
 /// Lets all signals through: the first thing that a process does once it has its handlers.

@@ -25,11 +25,15 @@ const LIVE: u8 = 2;
 const DEAD: u8 = 3;
 
 const DAEMON: u32 = 1;
+/// Does what other processes of the program ask it for, and nothing by itself.
+const HELPER: u32 = 1 << 1;
 
 /// Bits of `Slot::wait_flags`.
 pub(crate) const WAIT_KIND: u32 = 0xff;
 pub(crate) const WAIT_TIMED: u32 = 1 << 8;
 pub(crate) const WAIT_POLL: u32 = 1 << 9;
+/// Somebody outside of the program, or a timer, may end it.
+pub(crate) const WAIT_OUTSIDE: u32 = 1 << 10;
 
 /// A process of the session: the number of its slot, and which process of that slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -122,6 +126,10 @@ pub struct WaitingInfo {
     pub position: Position,
     /// Whether there is a deadline.
     pub timed: bool,
+    /// Whether somebody outside of the program, or a timer, may end it.
+    pub outside: bool,
+    /// When it began ([`clock::now`]).
+    pub since: u64,
     /// What would let it go on.
     pub edge: Edge,
     /// Changes with every wait.
@@ -141,6 +149,8 @@ pub struct ProcessInfo {
     pub name: String,
     /// Whether it ends with its parent.
     pub daemon: bool,
+    /// Whether it does what other processes of the program ask it for, and nothing by itself.
+    pub helper: bool,
     /// The number of its start method, as given to [`allocate`].
     pub start_method: u8,
     /// When it began to run ([`clock::now`]).
@@ -159,7 +169,7 @@ fn unpack(word: u64) -> (u32, u8) {
     ((word >> 32) as u32, word as u8)
 }
 
-fn status_of(slot: &Slot, generation: u32) -> SlotStatus {
+pub(crate) fn status_of(slot: &Slot, generation: u32) -> SlotStatus {
     match unpack(slot.state.load(SeqCst)) {
         (g, _) if g != generation || generation == 0 => SlotStatus::Gone,
         (_, STARTING) => SlotStatus::Starting,
@@ -219,6 +229,7 @@ pub fn allocate(name: &str, parent: SlotId, daemon: bool, start_method: u8) -> R
     slot.local.reset();
     slot.waiting_on.store(0, Relaxed);
     slot.counted.store(0, Relaxed);
+    slot.asleep.store(0, Relaxed);
     slot.kick.store(0, Relaxed);
     store_name(slot, name);
     if index == high {
@@ -244,6 +255,17 @@ pub fn set_name(slot: SlotId, name: &str) {
     if let Some(s) = lookup(slot) {
         store_name(s, name);
     }
+}
+
+/// Notes that a process only serves others of its program: a program whose other processes are stuck isn't kept alive by it.
+pub fn set_helper(slot: SlotId) {
+    if let Some(s) = lookup(slot) {
+        s.flags.fetch_or(HELPER, SeqCst);
+    }
+}
+
+pub(crate) fn is_helper(slot: &Slot) -> bool {
+    slot.flags.load(Relaxed) & HELPER != 0
 }
 
 /// The slot of a process that isn't gone.
@@ -353,8 +375,11 @@ pub(crate) fn mark_dead(session: &'static Session, id: SlotId, raw_status: i32) 
     slot.ended.wake_unconditionally();
     let parent = SlotId::from_u64(slot.parent.load(SeqCst));
     if parent != session.me() {
-        // Reaped by another process (the forkserver): the parent has no SIGCHLD to tell it.
-        kick(parent);
+        // Reaped by another process (the forkserver): the parent has no SIGCHLD to tell it. Somebody has to look whether
+        // those who are left can go on.
+        if !kick(parent) {
+            kick(session.main_slot());
+        }
     }
     if ExitStatus(raw_status).abnormal() {
         wake_all_waiters(session);
@@ -436,6 +461,7 @@ pub fn info(id: SlotId) -> Option<ProcessInfo> {
         parent: SlotId::from_u64(slot.parent.load(SeqCst)),
         name: String::from_utf8_lossy(&bytes).into_owned(),
         daemon: flags & DAEMON != 0,
+        helper: flags & HELPER != 0,
         start_method: (flags >> 8) as u8,
         start_time: slot.start_time.load(SeqCst),
         status,
@@ -447,7 +473,7 @@ pub fn info(id: SlotId) -> Option<ProcessInfo> {
     })
 }
 
-fn waiting(slot: &Slot) -> Option<WaitingInfo> {
+pub(crate) fn waiting(slot: &Slot) -> Option<WaitingInfo> {
     let sequence = slot.wait_seq.load(SeqCst);
     if slot.waiting_on.load(SeqCst) == 0 {
         return None;
@@ -459,6 +485,8 @@ fn waiting(slot: &Slot) -> Option<WaitingInfo> {
         object: slot.wait_object.load(SeqCst),
         position: Position::from_bits(slot.wait_position.load(SeqCst)),
         timed: flags & WAIT_TIMED != 0,
+        outside: flags & WAIT_OUTSIDE != 0,
+        since: slot.wait_since.load(SeqCst),
         edge: kind.edge(),
         sequence,
     };

@@ -4,12 +4,14 @@
 //! it is published in the process's slot (so that deaths reach it and a stuck program can be
 //! explained), minds signals, kicks and the deadline, and sleeps in the kernel. The interrupt hook
 //! runs between sleeps, never inside a critical section, and while nothing is published: so it
-//! may wait itself.
+//! may wait itself. A wait without a time limit looks now and then whether it can ever end (see
+//! `deadlock`).
 //!
 //! Invariant: what a sleeper slept for is tried once more after every wake-up, before anything
 //! else, so that a wake-up meant for it is never wasted.
 
-use crate::clock::Deadline;
+use crate::clock::{self, Deadline};
+use crate::deadlock::{self, Look, Watch};
 use crate::error::{CoreError, Result};
 use crate::eventcount::EventCount;
 use crate::position::Position;
@@ -17,7 +19,8 @@ use crate::session::{Session, session};
 use crate::signals;
 use crate::sys::futex;
 use crate::sys::signal::Blocked;
-use crate::table::{SlotId, WAIT_POLL, WAIT_TIMED};
+use crate::table::{SlotId, WAIT_OUTSIDE, WAIT_POLL, WAIT_TIMED};
+use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -118,22 +121,13 @@ impl WaitInfo {
 
 /// The hook that runs between sleeps when attention was raised: signals, callbacks.
 pub type InterruptHook = fn() -> Result<()>;
-/// The hook that runs before each sleep without a deadline: the place for finding deadlocks.
-pub type SleepHook = fn(&WaitInfo) -> Result<()>;
 
 static INTERRUPT_HOOK: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
-static SLEEP_HOOK: AtomicPtr<()> = AtomicPtr::new(std::ptr::null_mut());
 
 /// Installs what is called between sleeps, outside of critical sections, when attention was
 /// raised. An error leaves the wait. It may wait itself.
 pub fn set_interrupt_hook(hook: InterruptHook) {
     INTERRUPT_HOOK.store(hook as *mut (), SeqCst);
-}
-
-/// Installs what is called before each sleep without a deadline, with the wait published. An
-/// error leaves the wait.
-pub fn set_before_untimed_sleep(hook: SleepHook) {
-    SLEEP_HOOK.store(hook as *mut (), SeqCst);
 }
 
 fn call_interrupt_hook() -> Result<()> {
@@ -144,16 +138,6 @@ fn call_interrupt_hook() -> Result<()> {
     // SAFETY: only `set_interrupt_hook` writes this, a function of this type.
     let hook: InterruptHook = unsafe { std::mem::transmute(hook) };
     hook()
-}
-
-fn call_sleep_hook(info: &WaitInfo, deadline: Deadline) -> Result<()> {
-    let hook = SLEEP_HOOK.load(Relaxed);
-    if hook.is_null() || !deadline.is_never() {
-        return Ok(());
-    }
-    // SAFETY: only `set_before_untimed_sleep` writes this, a function of this type.
-    let hook: SleepHook = unsafe { std::mem::transmute(hook) };
-    hook(info)
 }
 
 /// Runs the interrupt hook if attention was raised. Cheap otherwise: between any two steps.
@@ -172,6 +156,23 @@ pub fn poll_interrupts() -> Result<()> {
 #[inline]
 fn attention(session: &Session) -> bool {
     signals::attention() || session.my_slot().kick.load(Relaxed) != 0
+}
+
+thread_local! {
+    /// The wait in which the interrupt hook is run, and whether it has a time limit.
+    static INTERRUPTED: Cell<Option<(WaitInfo, bool)>> = const { Cell::new(None) };
+}
+
+/// What this process waits for, if this is called by the interrupt hook in the middle of a wait; and whether that has a time limit.
+pub(crate) fn interrupted() -> Option<(WaitInfo, bool)> {
+    INTERRUPTED.get()
+}
+
+fn interrupt(session: &Session, info: &WaitInfo, deadline: Deadline) -> Result<()> {
+    let outer = INTERRUPTED.replace(Some((*info, !deadline.is_never())));
+    let result = run_hook(session);
+    INTERRUPTED.set(outer);
+    result
 }
 
 #[cold]
@@ -194,12 +195,25 @@ struct Published<'a> {
 }
 
 impl<'a> Published<'a> {
-    fn new(session: &'static Session, event: &'a EventCount, info: &WaitInfo, flags: u32) -> Self {
+    fn new(
+        session: &'static Session,
+        event: &'a EventCount,
+        info: &WaitInfo,
+        flags: u32,
+        since: u64,
+    ) -> Self {
         let slot = session.my_slot();
+        let outside = if deadlock::is_awaiting_outsiders() {
+            WAIT_OUTSIDE
+        } else {
+            0
+        };
         slot.wait_seq.fetch_add(1, SeqCst);
+        slot.wait_since.store(since, Relaxed);
         slot.wait_object.store(info.object, Relaxed);
         slot.wait_position.store(info.position.to_bits(), Relaxed);
-        slot.wait_flags.store(info.kind as u32 | flags, Relaxed);
+        slot.wait_flags
+            .store(info.kind as u32 | flags | outside, Relaxed);
         slot.waiting_on
             .store(session.region().offset_of(event) as u64, SeqCst);
         slot.wait_seq.fetch_add(1, SeqCst);
@@ -267,8 +281,10 @@ fn sleep_until<T>(
     let session = session();
     let flags = if deadline.is_never() { 0 } else { WAIT_TIMED };
     let bits = bits_of(session.me());
+    let since = clock::now();
+    let mut watch = Watch::new(session, info.kind, deadline, since);
     loop {
-        let published = Published::new(session, event, &info, flags);
+        let published = Published::new(session, event, &info, flags, since);
         loop {
             let key = event.key();
             if let Some(done) = try_op()? {
@@ -280,11 +296,22 @@ fn sleep_until<T>(
             if deadline.has_passed() {
                 return Ok(None);
             }
-            call_sleep_hook(&info, deadline)?;
-            futex::wait(event.sequence(), key, deadline, bits);
+            match watch.look(session) {
+                Look::Sleep => {}
+                Look::TryAgain => continue,
+                Look::Stuck(report) => {
+                    drop(published);
+                    return Err(deadlock::raise(&report));
+                }
+            }
+            let asleep = &session.my_slot().asleep;
+            asleep.store(1, SeqCst);
+            futex::wait(event.sequence(), key, watch.until(deadline), bits);
+            asleep.store(0, SeqCst);
         }
         drop(published);
-        run_hook(session)?;
+        watch.disturbed();
+        interrupt(session, &info, deadline)?;
     }
 }
 
@@ -301,23 +328,27 @@ pub fn wait_fds(fds: &mut [PollFd], info: WaitInfo, deadline: Deadline) -> Resul
             return Ok(ready);
         }
         if attention(session) {
-            run_hook(session)?;
+            interrupt(session, &info, deadline)?;
             continue;
         }
         if deadline.has_passed() {
             return Ok(0);
         }
         let flags = WAIT_POLL | if deadline.is_never() { 0 } else { WAIT_TIMED };
-        let published = Published::new(session, &session.my_slot().local, &info, flags);
+        let local = &session.my_slot().local;
+        let published = Published::new(session, local, &info, flags, clock::now());
         // Signals come only inside ppoll from here on, so none falls between look and sleep.
         let blocked = Blocked::new();
         if !attention(session) {
-            call_sleep_hook(&info, deadline)?;
             let time = deadline.remaining().map(|left| libc::timespec {
                 tv_sec: left.as_secs() as libc::time_t,
                 tv_nsec: libc::c_long::from(left.subsec_nanos() as i32),
             });
-            if let Some(ready) = ppoll(fds, time, Some(blocked.previous()))? {
+            let asleep = &session.my_slot().asleep;
+            asleep.store(1, SeqCst);
+            let ready = ppoll(fds, time, Some(blocked.previous()));
+            asleep.store(0, SeqCst);
+            if let Some(ready) = ready? {
                 return Ok(ready);
             }
         }

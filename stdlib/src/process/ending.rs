@@ -8,6 +8,7 @@ use crate::error::{Error, Kind, Result, ScriptError};
 use crate::runtime::{runtime, take_unseen};
 use crate::traceback::{self, Sources};
 use mphost_core::clock::Deadline;
+use mphost_core::error::CoreError;
 use mphost_core::table::{self, SlotStatus};
 use nix::sys::signal::Signal;
 use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position};
@@ -36,9 +37,13 @@ pub fn finish(
     result: std::result::Result<(), Box<EvalAltResult>>,
     ctx: &NativeCallContext<'_>,
 ) -> i32 {
+    let mut stuck = false;
     let mut code = match with_exit(result) {
         Ok(()) => 0,
-        Err(error) => report_uncaught(&error),
+        Err(error) => {
+            stuck = is_deadlock(&error);
+            report_uncaught(&error)
+        }
     };
     if code == INTERRUPTED {
         // Ctrl-C is for the whole program: nobody is waited for.
@@ -51,12 +56,25 @@ pub fn finish(
     if let Some(error) = take_unseen() {
         code = report_uncaught(&error.into_rhai(ctx.call_source(), Position::NONE));
     }
+    if stuck {
+        // What held the others up may be gone with the script; if not, it has been said.
+        crate::stuck::be_quiet();
+    }
     if let Err(error) = end_children() {
-        code = report_uncaught(&error.into_rhai(ctx.call_source(), Position::NONE));
-        // A second interrupt: nobody waits any more.
+        let said = stuck && matches!(error, Error::Core(CoreError::Deadlock(_)));
+        if !said {
+            code = report_uncaught(&error.into_rhai(ctx.call_source(), Position::NONE));
+        }
+        // A second interrupt, or children that can never end: nobody waits any more.
         kill_children();
     }
     code
+}
+
+fn is_deadlock(error: &EvalAltResult) -> bool {
+    crate::error::thrown_value(error, None)
+        .read_lock::<ScriptError>()
+        .is_some_and(|error| error.kind() == Kind::DeadlockError)
 }
 
 /// The end that `sys::exit` asked for, where Rhai made a normal end of it, or where a signal's handler asked in the middle of a step.
@@ -105,9 +123,7 @@ pub fn kill_children() {
     }
     for child in children() {
         // It can't refuse SIGKILL; an interrupt here changes nothing.
-        while let Err(Error::Core(mphost_core::error::CoreError::Interrupted(_))) =
-            child.wait(Deadline::NEVER)
-        {}
+        while let Err(Error::Core(CoreError::Interrupted(_))) = child.wait(Deadline::NEVER) {}
         child.refresh();
     }
 }

@@ -45,6 +45,7 @@ pub(crate) fn construct(call: &mut Call<'_>, method: Option<Method>) -> Result<P
         name,
         prefix: "",
         server: false,
+        helper: false,
         daemon: call.has(4).then(|| call.bool(4, false)),
         fields: std::mem::take(&mut call.extra),
         method,

@@ -48,6 +48,8 @@ struct State {
     daemon: bool,
     /// Whether it serves other processes: then it is ended last.
     server: bool,
+    /// Whether it serves nobody but processes of this program.
+    helper: bool,
     authkey: Vec<u8>,
     method: Option<Method>,
     identity: Vec<u32>,
@@ -116,6 +118,7 @@ pub fn become_process(identity: Identity) -> Process {
         fields: Map::new(),
         daemon: false,
         server: false,
+        helper: false,
         authkey: identity.authkey.clone(),
         method: None,
         identity: identity.numbers.clone(),
@@ -230,6 +233,8 @@ pub struct Blueprint {
     pub daemon: Option<bool>,
     /// Whether it serves other processes: it is neither joined nor terminated before them, whoever started it ends it.
     pub server: bool,
+    /// Whether it serves nobody but processes of this program: then it doesn't keep alive a program whose other processes are stuck.
+    pub helper: bool,
     /// Fields of a subclassed process.
     pub fields: Map,
     /// The start method, where a context fixed it.
@@ -262,6 +267,7 @@ impl Process {
                 fields: blueprint.fields,
                 daemon: blueprint.daemon.unwrap_or(parent.daemon),
                 server: blueprint.server,
+                helper: blueprint.helper,
                 authkey: parent.authkey.clone(),
                 method: blueprint.method,
                 identity,

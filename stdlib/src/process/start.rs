@@ -117,6 +117,9 @@ fn launch(
         .chain(constants.borrowed_fds()?)
         .collect();
     let slot = table::allocate(&name, session().me(), daemon, method as u8)?;
+    if process.0.borrow().helper {
+        table::set_helper(slot);
+    }
     let job = Job {
         slot,
         bootstrap: &bootstrap,

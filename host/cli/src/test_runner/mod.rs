@@ -122,6 +122,9 @@ pub(crate) struct TestArgs {
     /// Of each test's start methods take only these
     #[arg(long, value_name = "METHOD", value_delimiter = ',')]
     start_method: Vec<StartMethod>,
+    /// Let programs whose processes all wait for each other run into their time limits
+    #[arg(long)]
+    no_deadlock_detection: bool,
 }
 
 fn parse_count(text: &str) -> Result<NonZeroUsize, String> {
@@ -302,6 +305,9 @@ fn plan<'a>(
         "--start-method".to_owned(),
         method.to_string(),
     ];
+    if options.args.no_deadlock_detection {
+        arguments.push("--no-deadlock-detection".to_owned());
+    }
     if let Some(function) = &case.function {
         arguments.extend(["--test-function".to_owned(), function.clone()]);
     }

@@ -86,6 +86,7 @@ fn server() -> Option<SlotId> {
 
 fn start_server() -> Result<()> {
     let slot = table::allocate(SERVER_NAME, session().main_slot(), true, SERVER)?;
+    table::set_helper(slot);
     let bootstrap = BOOTSTRAP.get()();
     let job = Job {
         slot,

@@ -1,7 +1,7 @@
 //! What lies where in the session's memory.
 //!
 //! ```text
-//! header | process slots | object entries | used map | held maps (one for each slot) | page owners | pages
+//! header | names of files | process slots | object entries | used map | held maps (one for each slot) | page owners | pages
 //! ```
 //!
 //! All of it is sparse: what was never touched costs nothing. The sizes follow from the length
@@ -14,7 +14,11 @@ use crate::sys::mutex::RobustMutex;
 use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64};
 
 /// "mphost", and the version of this layout.
-pub(crate) const MAGIC: u64 = 0x6d70_686f_7374_0001;
+pub(crate) const MAGIC: u64 = 0x6d70_686f_7374_0002;
+/// How many files of scripts have numbers.
+pub(crate) const FILES: usize = 128;
+/// Bytes of a file's name that are kept.
+pub(crate) const FILE_NAME_LEN: usize = 508;
 /// Bytes of a process name that are kept.
 pub(crate) const NAME_LEN: usize = 64;
 /// 64-bit words of an entry's body.
@@ -46,6 +50,9 @@ pub(crate) struct Header {
     pub(crate) page_no_run: AtomicU32,
     /// The first table of names, or 0. See `names`.
     pub(crate) names: AtomicU64,
+    /// 1 if nobody looks for deadlocks. See `deadlock`.
+    pub(crate) no_deadlocks: AtomicU32,
+    _reserved: AtomicU32,
     /// Descriptors on their way.
     pub(crate) desk: crate::postoffice::Desk,
 }
@@ -80,12 +87,25 @@ pub(crate) struct Slot {
     pub(crate) counted: AtomicU32,
     /// Set by others who want this process's interrupt hook to run.
     pub(crate) kick: AtomicU32,
-    _reserved: AtomicU32,
+    /// 1 from right before the kernel's sleep until right after it.
+    pub(crate) asleep: AtomicU32,
     pub(crate) name: [AtomicU8; NAME_LEN],
-    _room: [AtomicU64; 11],
+    /// When the wait at hand began.
+    pub(crate) wait_since: AtomicU64,
+    _room: [AtomicU64; 10],
 }
 // SAFETY: repr(C), atomics and eventcounts.
 unsafe impl Shared for Slot {}
+
+/// The name of a file with script code. See `files`.
+#[repr(C)]
+pub(crate) struct FileName {
+    /// How long the name is; 0 where there is none yet.
+    pub(crate) len: AtomicU32,
+    pub(crate) bytes: [AtomicU8; FILE_NAME_LEN],
+}
+// SAFETY: repr(C), atomics.
+unsafe impl Shared for FileName {}
 
 /// A shared object. See `objects`.
 #[repr(C, align(64))]
@@ -105,6 +125,7 @@ pub(crate) struct Entry {
 unsafe impl Shared for Entry {}
 
 const _: () = assert!(size_of::<Header>() <= PAGE);
+const _: () = assert!(size_of::<FileName>() == 512);
 const _: () = assert!(size_of::<Slot>() == 256);
 const _: () = assert!(size_of::<Entry>() == 512);
 
@@ -129,6 +150,7 @@ pub(crate) struct Layout {
     pub(crate) slots: usize,
     pub(crate) objects: usize,
     pub(crate) pages: usize,
+    pub(crate) files_at: usize,
     pub(crate) slots_at: usize,
     pub(crate) entries_at: usize,
     pub(crate) used_at: usize,
@@ -145,7 +167,8 @@ impl Layout {
         } else {
             (1024, 16_384)
         };
-        let slots_at = PAGE;
+        let files_at = PAGE;
+        let slots_at = files_at + FILES * size_of::<FileName>();
         let entries_at = slots_at + slots * size_of::<Slot>();
         let used_at = entries_at + objects * size_of::<Entry>();
         let held_at = used_at + objects / 8;
@@ -157,6 +180,7 @@ impl Layout {
             slots,
             objects,
             pages,
+            files_at,
             slots_at,
             entries_at,
             used_at,

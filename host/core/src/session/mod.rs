@@ -16,7 +16,7 @@ use crate::postoffice::{Desk, Sockets};
 use crate::sys::memory::Region;
 use crate::sys::mutex::Guard;
 use crate::table::{self, SlotId};
-use layout::{Entry, Header, Layout, MAGIC, Slot};
+use layout::{Entry, FILES, FileName, Header, Layout, MAGIC, Slot};
 pub use objects::{ObjRef, ObjectKind, RawHandle};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
@@ -189,6 +189,13 @@ impl Session {
     #[inline]
     pub(crate) fn header(&self) -> &'static Header {
         self.region.at(0).expect("the header lies in every region")
+    }
+
+    /// The names of the program's files.
+    pub(crate) fn files(&self) -> &'static [FileName] {
+        self.region
+            .array(self.layout.files_at, FILES)
+            .expect("the names of files lie in the region")
     }
 
     #[inline]

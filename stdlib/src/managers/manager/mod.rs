@@ -169,6 +169,8 @@ impl Manager {
         if !initializer.is_unit() && !initializer.is::<FnPtr>() {
             return Err(raise(Kind::TypeError, "initializer must be a callable"));
         }
+        // At an address that was chosen for it, strangers can find it and what its callables do.
+        let private = self.0.address.borrow().is_none();
         let listener = self.bind()?;
         let address = listener.address().clone();
         let socket = Socket::new(listener);
@@ -187,6 +189,7 @@ impl Manager {
             prefix: self.0.class.name(),
             daemon: Some(false),
             server: true,
+            helper: private,
             method: self.0.method,
             ..Blueprint::default()
         });
