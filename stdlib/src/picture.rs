@@ -95,7 +95,21 @@ impl<'a> Picture<'a> {
 
     fn process(&mut self, text: &mut String, process: &Process, depth: usize, whole: bool) {
         let indent = "  ".repeat(depth);
-        let _ = writeln!(text, "{indent}{} {}", named(process), self.doing(process));
+        let _ = write!(text, "{indent}{} {}", named(process), self.doing(process));
+        if whole {
+            let since = process.info.start_time;
+            if since != 0 {
+                let _ = write!(
+                    text,
+                    "; up {}",
+                    duration(self.snapshot.taken_at.saturating_sub(since))
+                );
+            }
+            if let Some(bytes) = memory(process.info.pid) {
+                let _ = write!(text, ", {}", size(bytes));
+            }
+        }
+        text.push('\n');
         let Some(wait) = &process.info.waiting else {
             self.holdings(text, process, &indent, whole);
             return;
@@ -168,6 +182,9 @@ impl<'a> Picture<'a> {
     fn doing(&self, process: &Process) -> String {
         if process.info.status == SlotStatus::Starting {
             return "is being started".to_owned();
+        }
+        if state(process.info.pid) == Some('T') {
+            return "is stopped".to_owned();
         }
         match &process.info.waiting {
             None => "runs".to_owned(),
@@ -253,6 +270,54 @@ impl<'a> Picture<'a> {
     }
 }
 
+/// A time in nanoseconds as people say it: `0.4 s`, `1:02`, `3:00:01`, `2 d 4:00:00`.
+#[must_use]
+pub fn duration(nanos: u64) -> String {
+    let seconds = nanos / 1_000_000_000;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}.{} s", nanos / 100_000_000 % 10),
+        (0, 0, _) => format!("{minutes}:{:02}", seconds % 60),
+        (0, ..) => format!("{hours}:{:02}:{:02}", minutes % 60, seconds % 60),
+        _ => format!(
+            "{days} d {}:{:02}:{:02}",
+            hours % 24,
+            minutes % 60,
+            seconds % 60
+        ),
+    }
+}
+
+/// Bytes as people say them.
+#[must_use]
+pub fn size(bytes: u64) -> String {
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "one digit behind the point is shown"
+    )]
+    let value = bytes as f64;
+    match bytes {
+        0..1_000_000 => format!("{:.0} kB", value / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1} MB", value / 1e6),
+        _ => format!("{:.1} GB", value / 1e9),
+    }
+}
+
+/// How many bytes of memory a process has, shared ones by its share: PSS, of /proc/PID/smaps_rollup (proc(5)).
+#[must_use]
+pub fn memory(pid: i32) -> Option<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"))?;
+    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kilobytes.checked_mul(1024)
+}
+
+/// The system's letter for what a process does (proc(5)).
+fn state(pid: i32) -> Option<char> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    text[text.rfind(')')?..].chars().nth(2)
+}
+
 fn named(process: &Process) -> String {
     format!("{} (pid {})", process.info.name, process.info.pid)
 }
@@ -333,7 +398,7 @@ mod tests {
         Process {
             info: ProcessInfo {
                 slot: id(index),
-                pid: 100 + index as i32,
+                pid: 2_000_000_100 + index as i32,
                 parent: if index == 0 { SlotId::NONE } else { id(0) },
                 name: name.into(),
                 daemon: false,
@@ -368,6 +433,20 @@ mod tests {
     }
 
     #[test]
+    fn times_and_sizes_are_short() {
+        let seconds = |s: u64| duration(s * 1_000_000_000);
+        assert_eq!(duration(1_460_000_000), "1.4 s");
+        assert_eq!(
+            [seconds(62), seconds(3600), seconds(90_061)],
+            ["1:02", "1:00:00", "1 d 1:01:01"]
+        );
+        assert_eq!(
+            [size(0), size(4096), size(12_340_000), size(2_500_000_000)],
+            ["0 kB", "4 kB", "12.3 MB", "2.5 GB"]
+        );
+    }
+
+    #[test]
     fn who_waits_for_whom_is_said_in_words() {
         let lock = RawHandle {
             index: 3,
@@ -398,16 +477,17 @@ mod tests {
             }],
         };
         let text = Picture::new(&snapshot, Sources::default()).program();
+        // No such processes run: nothing of the system's is said of them.
         let wanted =
-            "  MainProcess (pid 100) waits for the end of Process-2 (pid 102), at its own end
-    Process-1 (pid 101) sleeps
+            "  MainProcess (pid 2000000100) waits for the end of Process-2 (pid 2000000102), at its own end
+    Process-1 (pid 2000000101) sleeps
       holds a Lock, since
-    Process-2 (pid 102) waits for a Lock
-      held by Process-1 (pid 101), since
+    Process-2 (pid 2000000102) waits for a Lock
+      held by Process-1 (pid 2000000101), since
       held by a process that has ended (pid 7, exit code -9) and never gave it back, since
 ";
         assert_eq!(text, wanted);
         let two = Picture::new(&snapshot, Sources::default()).processes(&[id(1), id(9)]);
-        assert_eq!(two, "  Process-1 (pid 101) sleeps\n");
+        assert_eq!(two, "  Process-1 (pid 2000000101) sleeps\n");
     }
 }

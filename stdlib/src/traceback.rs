@@ -6,11 +6,14 @@ use crate::error::{Kind, ScriptError, interpreter_error};
 use rhai::{EvalAltResult, ParseError, Position};
 use std::collections::HashMap;
 use std::fmt::Write;
+use std::path::{Path, PathBuf};
 
 /// Where source lines come from: the program's own text, and files read when they are first needed.
 #[derive(Default)]
 pub struct Sources {
     texts: HashMap<String, Option<String>>,
+    /// Where paths begin that aren't absolute; empty for the current folder.
+    folder: PathBuf,
 }
 
 impl Sources {
@@ -19,6 +22,16 @@ impl Sources {
     pub fn with_main(path: &str, text: &str) -> Self {
         Self {
             texts: HashMap::from([(path.to_owned(), Some(text.to_owned()))]),
+            ..Self::default()
+        }
+    }
+
+    /// Sources of a program whose working directory is `folder`.
+    #[must_use]
+    pub fn below(folder: &Path) -> Self {
+        Self {
+            folder: folder.to_owned(),
+            ..Self::default()
         }
     }
 
@@ -27,7 +40,7 @@ impl Sources {
         let text = self
             .texts
             .entry(path.to_owned())
-            .or_insert_with(|| std::fs::read_to_string(path).ok())
+            .or_insert_with(|| std::fs::read_to_string(self.folder.join(path)).ok())
             .as_ref()?;
         text.lines().nth(number.checked_sub(1)?).map(str::to_owned)
     }

@@ -2,6 +2,8 @@
 
 /// All is well.
 pub(crate) const SUCCESS: u8 = 0;
+/// What was asked for isn't there.
+pub(crate) const FAILURE: u8 = 1;
 /// The command line is wrong, the script can't be read, or it has a syntax error: nothing was run.
 pub(crate) const USAGE: u8 = 2;
 

@@ -2,6 +2,7 @@
 
 mod exit;
 mod new;
+mod ps;
 mod run;
 mod shell;
 mod test_runner;
@@ -56,6 +57,11 @@ const CHECK_EXAMPLES: &str = "Examples:
 
 Exit codes: 0, or 2 with the place of the mistake on standard error.";
 
+const PS_EXAMPLES: &str = "Examples:
+  mphost ps                             this user's programs
+  mphost ps 4711                        its processes, what each waits for and holds, where in the script
+  kill -QUIT 4711                       the same on the program's own standard error; Ctrl-\\ at its terminal";
+
 const NEW_EXAMPLES: &str = "Examples:
   mphost new squares && mphost run squares/main.rhai && mphost test squares";
 
@@ -85,6 +91,9 @@ enum Command {
         /// The script, or `-` for standard input.
         script: String,
     },
+    /// List the programs that run, or show what the processes of one of them do.
+    #[command(after_help = PS_EXAMPLES)]
+    Ps(ps::PsArgs),
     /// Write a small program with a test, to begin with.
     #[command(after_help = NEW_EXAMPLES)]
     New(new::NewArgs),
@@ -107,6 +116,7 @@ fn main() -> ExitCode {
         (Some(Command::Run(args)), _) => run::run(args),
         (Some(Command::Test(args)), _) => return test(args),
         (Some(Command::Check { script }), _) => run::check(&script),
+        (Some(Command::Ps(args)), _) => ps::run(&args),
         (Some(Command::New(args)), _) => new::new(&args),
         (Some(Command::Definitions(args)), _) => shell::definitions(&args),
         (Some(Command::Completions(args)), _) => shell::completions::<Cli>(&args),

@@ -121,6 +121,24 @@ impl Session {
         Ok(session)
     }
 
+    /// Makes the session behind `fd` one that this process only looks at: [`crate::snapshot`] and [`crate::files`] read it.
+    /// Nothing else may be called then. It takes the place of the one that was looked at before.
+    ///
+    /// # Errors
+    /// `Value` if the descriptor is no session's memory.
+    pub fn observe(fd: OwnedFd) -> Result<()> {
+        let region = Region::view(fd)?;
+        let magic: &AtomicU64 = region.at(0).ok_or(CoreError::NoSession)?;
+        if magic.load(Ordering::Acquire) != MAGIC {
+            return Err(CoreError::Value(
+                "this descriptor is not the memory of a session of this version".into(),
+            ));
+        }
+        let layout = Layout::of(&region);
+        Self::install(region, layout);
+        Ok(())
+    }
+
     fn install(region: Region, layout: Layout) -> &'static Self {
         // Leaked on purpose: references into the region are used until the process ends.
         let session: &'static Self = Box::leak(Box::new(Self {

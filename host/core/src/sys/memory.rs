@@ -54,7 +54,7 @@ impl Region {
             .map_err(|e| CoreError::os("memfd_create", e as i32))?;
         let mut len = wanted_len();
         loop {
-            match map(fd.as_fd(), len) {
+            match map(fd.as_fd(), len, libc::PROT_READ | libc::PROT_WRITE) {
                 Ok(base) => {
                     // The mapping comes first: it may lie beyond the end, and the size is set
                     // once only, to what could be mapped.
@@ -70,6 +70,15 @@ impl Region {
 
     /// Maps the region of another process by its descriptor.
     pub(crate) fn attach(fd: OwnedFd) -> Result<Self> {
+        Self::of_fd(fd, libc::PROT_READ | libc::PROT_WRITE)
+    }
+
+    /// Maps the region of a program that this process isn't of: a write would be a fault.
+    pub(crate) fn view(fd: OwnedFd) -> Result<Self> {
+        Self::of_fd(fd, libc::PROT_READ)
+    }
+
+    fn of_fd(fd: OwnedFd, access: libc::c_int) -> Result<Self> {
         let stat = nix::sys::stat::fstat(&fd).map_err(|e| CoreError::os("fstat", e as i32))?;
         let len = usize::try_from(stat.st_size).unwrap_or(0);
         if len < SMALLEST || !len.is_multiple_of(PAGE) {
@@ -77,7 +86,7 @@ impl Region {
                 "this descriptor is not the memory of a session".into(),
             ));
         }
-        let base = map(fd.as_fd(), len)?;
+        let base = map(fd.as_fd(), len, access)?;
         Ok(Self { base, len, fd })
     }
 
@@ -179,14 +188,14 @@ fn wanted_len() -> usize {
     len.min(PAGE << 31) & !(PAGE - 1)
 }
 
-fn map(fd: BorrowedFd<'_>, len: usize) -> Result<*mut u8> {
+fn map(fd: BorrowedFd<'_>, len: usize, access: libc::c_int) -> Result<*mut u8> {
     use std::os::fd::AsRawFd;
     // SAFETY: a new mapping at an address of the kernel's choice touches no existing memory.
     let base = unsafe {
         libc::mmap(
             std::ptr::null_mut(),
             len,
-            libc::PROT_READ | libc::PROT_WRITE,
+            access,
             libc::MAP_SHARED | libc::MAP_NORESERVE,
             fd.as_raw_fd(),
             0,
