@@ -78,6 +78,14 @@ pub enum CoreError {
     /// The other side of a connection doesn't have the same key (Python: AuthenticationError).
     #[error("{0}")]
     Authentication(String),
+    /// A host that has no address (Python: `socket.gaierror`, an OSError).
+    #[error("the host '{host}' can't be found: {reason}")]
+    UnknownHost {
+        /// Its name.
+        host: String,
+        /// The resolver's words.
+        reason: String,
+    },
     /// The interrupt hook asked to leave the wait; the number is the hook's own.
     #[error("interrupted")]
     Interrupted(u64),

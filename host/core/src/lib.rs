@@ -26,6 +26,8 @@ pub mod session;
 pub mod shared;
 pub mod signals;
 pub mod snapshot;
+pub mod socket;
+pub mod subprocess;
 mod sys;
 pub mod table;
 pub mod transport;

@@ -7,3 +7,4 @@ pub(crate) mod memory;
 pub(crate) mod mutex;
 pub(crate) mod process;
 pub(crate) mod signal;
+pub(crate) mod socket;

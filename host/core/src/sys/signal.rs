@@ -99,3 +99,28 @@ impl Drop for SavedErrno {
         unsafe { *libc::__errno_location() = self.0 };
     }
 }
+
+/// Makes this process's signals what an executed program expects: nothing caught, nothing blocked; what is ignored stays so.
+/// For a fresh copy of a process, between fork and exec; async-signal-safe.
+pub(crate) fn reset() {
+    for signo in 1..=libc::SIGRTMAX() {
+        // SAFETY: all zeros is a valid sigaction, the default one; both are valid places for the call. Numbers that can't be changed
+        // are refused, which is as well.
+        unsafe {
+            let mut action: libc::sigaction = std::mem::zeroed();
+            if libc::sigaction(signo, std::ptr::null(), &raw mut action) == 0
+                && action.sa_sigaction != libc::SIG_IGN
+                && action.sa_sigaction != libc::SIG_DFL
+            {
+                let default: libc::sigaction = std::mem::zeroed();
+                libc::sigaction(signo, &raw const default, std::ptr::null_mut());
+            }
+        }
+    }
+    let mut none = std::mem::MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: sigemptyset initialises the set that pthread_sigmask reads.
+    unsafe {
+        libc::sigemptyset(none.as_mut_ptr());
+        libc::pthread_sigmask(libc::SIG_SETMASK, none.as_ptr(), std::ptr::null_mut());
+    }
+}

@@ -8,6 +8,7 @@
 //! - Whatever arrives, every descriptor is owned by somebody.
 //! - Frames are sent in the order given, whole, or the link is at its end.
 
+use crate::authentication::MESSAGE_LIMIT;
 use crate::connection::{ConnectionError, DESCRIPTOR_LIMIT, socket};
 use crate::error::{CoreError, Result};
 use nix::errno::Errno;
@@ -48,6 +49,8 @@ pub struct Frame {
 pub struct Link {
     socket: OwnedFd,
     limit: usize,
+    /// How many descriptors may have arrived that no frame has taken.
+    fd_limit: usize,
     input: Vec<u8>,
     /// Where in `input` the next frame begins.
     start: usize,
@@ -65,6 +68,7 @@ impl Link {
         Link {
             socket,
             limit,
+            fd_limit: DESCRIPTOR_LIMIT,
             input: Vec::new(),
             start: 0,
             fds: VecDeque::new(),
@@ -74,9 +78,19 @@ impl Link {
         }
     }
 
+    /// A link to somebody who has yet to show that it has the key: short bodies, and no descriptors.
+    #[must_use]
+    pub fn to_stranger(socket: OwnedFd) -> Link {
+        Link {
+            fd_limit: 0,
+            ..Link::new(socket, MESSAGE_LIMIT)
+        }
+    }
+
     /// From now on bodies may have at most `limit` bytes: the other side has said who it is.
     pub fn set_limit(&mut self, limit: usize) {
         self.limit = limit;
+        self.fd_limit = DESCRIPTOR_LIMIT;
     }
 
     /// The socket.
@@ -114,7 +128,7 @@ impl Link {
         match received {
             Ok(received) => {
                 self.fds.extend(fds);
-                if self.fds.len() > DESCRIPTOR_LIMIT || received.descriptors_lost {
+                if self.fds.len() > self.fd_limit || received.descriptors_lost {
                     return Err(ConnectionError::Malformed.into());
                 }
                 Ok(if received.bytes == 0 {
@@ -348,6 +362,19 @@ mod tests {
             }
         }
         assert_eq!(seen, [(1 << 20, 0), (3, 1), (4, 0), (3, 2)]);
+    }
+
+    #[test]
+    fn a_stranger_brings_no_descriptors() {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (a, b) = socketpair(AddressFamily::Unix, SockType::Stream, None, flags).unwrap();
+        let (mut a, mut b) = (Link::new(a, 100), Link::to_stranger(b));
+        let file = std::fs::File::open("/dev/null").unwrap();
+        a.send(b"first", &[]).unwrap();
+        b.fill().unwrap();
+        assert!(b.frame().unwrap().is_some());
+        a.send(b"take this", &[file.as_fd()]).unwrap();
+        assert!(b.fill().is_err());
     }
 
     #[test]

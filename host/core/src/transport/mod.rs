@@ -7,10 +7,14 @@
 //! Invariant: a local server leaves nothing behind. Its address is a name in the abstract namespace (man page unix(7)), which ends
 //! with its last descriptor, unless the caller asks for a path.
 
+mod acceptor;
 mod address;
+mod handshake;
 mod link;
 
+pub use acceptor::{Acceptor, PATIENCE, STRANGERS};
 pub use address::Address;
+pub use handshake::Handshake;
 pub use link::{Fill, Frame, Link};
 
 use crate::clock::Deadline;
@@ -110,7 +114,7 @@ impl Listener {
         match accept4(self.socket.as_raw_fd(), flags) {
             Ok(fd) => {
                 let socket = crate::sys::process::take_fd(fd);
-                no_delay(&socket);
+                tune(&socket);
                 Ok(Some(socket))
             }
             // Clients that went away before they were accepted are nobody's concern.
@@ -120,7 +124,15 @@ impl Listener {
     }
 }
 
+/// The longest path or name of a local socket, in bytes (sun_path in unix(7), with its NUL).
+const PATH_LIMIT: usize = 107;
+
 fn local_name(address: &Address) -> Result<Name<'_>> {
+    if let Address::Path(text) | Address::Abstract(text) = address
+        && text.len() > PATH_LIMIT
+    {
+        return Err(CoreError::os("bind", libc::ENAMETOOLONG));
+    }
     match address {
         Address::Abstract(name) => name.as_str().to_ns_name::<GenericNamespaced>(),
         Address::Path(path) => path.as_str().to_fs_name::<GenericFilePath>(),
@@ -129,12 +141,24 @@ fn local_name(address: &Address) -> Result<Name<'_>> {
     .map_err(|e| CoreError::Value(format!("'{address}' can't be the address of a socket: {e}")))
 }
 
-fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
+pub(crate) fn resolve(host: &str, port: u16) -> Result<Vec<SocketAddr>> {
     let host = if host.is_empty() { "0.0.0.0" } else { host };
     let all = (host, port)
         .to_socket_addrs()
-        .map_err(|e| CoreError::Value(format!("the host '{host}' can't be found: {e}")))?;
+        .map_err(|e| CoreError::UnknownHost {
+            host: host.to_owned(),
+            reason: reason(&e),
+        })?;
     Ok(all.collect())
+}
+
+/// Why a name has no address, without the library's words around it.
+fn reason(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once("failed to lookup address information: ") {
+        Some((_, reason)) => reason.to_owned(),
+        None => text,
+    }
 }
 
 fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
@@ -156,11 +180,35 @@ fn listen_tcp(address: SocketAddr, backlog: i32) -> io::Result<(OwnedFd, u16)> {
     Ok((socket.into(), port))
 }
 
-/// Small requests and their answers shall not wait for each other's acknowledgement.
-fn no_delay(socket: &OwnedFd) {
-    if !is_local(socket) {
-        let _ = nix::sys::socket::setsockopt(socket, nix::sys::socket::sockopt::TcpNoDelay, &true);
+/// How long a network connection may be silent before the kernel asks whether the other machine is still there, and how often it asks
+/// before it gives up.
+const SILENCE: Duration = Duration::from_secs(15);
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+const ASK_TIMES: u32 = 3;
+
+/// Small requests and their answers shall not wait for each other's acknowledgement, and nobody shall wait for ever for a machine that was
+/// switched off (tcp(7): TCP_NODELAY, TCP_KEEPIDLE and its kin). Not TCP_USER_TIMEOUT: it ends connections whose other side is there and
+/// busy, too.
+fn tune(socket: &OwnedFd) {
+    if is_local(socket) {
+        return;
     }
+    let socket = socket2::SockRef::from(socket);
+    let keepalive = socket2::TcpKeepalive::new()
+        .with_time(SILENCE)
+        .with_interval(ASK_AGAIN)
+        .with_retries(ASK_TIMES);
+    // All of it is for the better only: a system that refuses goes on without.
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+}
+
+/// The address of the other end of a network connection; `None` in the local domain, where clients have none.
+#[must_use]
+pub fn peer_address(socket: &OwnedFd) -> Option<Address> {
+    let peer = socket2::SockRef::from(socket).peer_addr().ok()?;
+    let peer = peer.as_socket()?;
+    Some(Address::Tcp(peer.ip().to_string(), peer.port()))
 }
 
 /// Whether a connected socket is of the local domain: then descriptors can travel over it.
@@ -181,8 +229,27 @@ pub fn connect(address: &Address, deadline: Deadline, position: Position) -> Res
     }
 }
 
+/// Connects to a listener that asks for a key, and has it show that it has it, too. Waits as long as the listener takes: it may be
+/// busy with others.
+///
+/// # Errors
+/// As [`connect`]; [`CoreError::Authentication`]: one of the two has another key;
+/// [`crate::connection::ConnectionError::EndOfFile`]: the listener hung up.
+pub fn connect_with_key(address: &Address, key: &[u8], position: Position) -> Result<OwnedFd> {
+    let mut handshake = Handshake::connecting(connect(address, Deadline::NEVER, position)?);
+    while !handshake.advance(key)? {
+        wait_one(
+            handshake.as_raw_fd(),
+            libc::POLLIN,
+            Deadline::NEVER,
+            position,
+        )?;
+    }
+    Ok(handshake.into_socket())
+}
+
 /// How long a client waits before it asks again where the listener has no room for one more.
-const FULL_PAUSE: Duration = Duration::from_millis(2);
+pub(crate) const FULL_PAUSE: Duration = Duration::from_millis(2);
 
 fn connect_local(address: &Address, deadline: Deadline, position: Position) -> Result<OwnedFd> {
     loop {
@@ -223,7 +290,7 @@ fn connect_tcp(host: &str, port: u16, deadline: Deadline, position: Position) ->
         match result {
             Ok(()) => {
                 let socket = socket.into();
-                no_delay(&socket);
+                tune(&socket);
                 return Ok(socket);
             }
             Err(e) => last = os("connect", &e),
@@ -246,6 +313,17 @@ pub fn wait_one(fd: i32, events: i16, deadline: Deadline, position: Position) ->
     match wait_fds(&mut fds, info, deadline)? {
         0 => Err(CoreError::Timeout),
         _ => Ok(()),
+    }
+}
+
+/// Lets this process have as many descriptors as the system allows it at most: for servers with many clients (getrlimit(2)).
+pub fn raise_descriptor_limit() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // Refused, it stays as it was; whoever is too many waits then.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 
