@@ -261,7 +261,7 @@ impl Client {
         let socket = transport::connect(&self.address, Deadline::NEVER, position)
             .map_err(|error| self.unreachable(error))?;
         let local = transport::is_local(&socket);
-        let mut link = Link::new(socket, authentication::MESSAGE_LIMIT);
+        let mut link = Link::to_stranger(socket);
         let key = KEYS.with_borrow(|keys| keys.get(&self.address).cloned());
         // A proxy that came by some road brings no key: this process's own is tried then, as in Python.
         let key = key.unwrap_or_else(|| crate::process::current().authkey());

@@ -31,6 +31,9 @@ const FIRST_PEER: usize = 2;
 const HANG_UP: i16 = libc::POLLHUP | libc::POLLERR;
 /// How long no connections are accepted after the system has refused one (no descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// So many peers may be about to show that they have the key; one more, and the one that has taken longest is dropped. So strangers
+/// leave descriptors for clients, however many they are.
+const STRANGERS: usize = 256;
 /// How long a server that was told to end tries to get rid of its last answers.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
@@ -46,6 +49,8 @@ pub(in super::super) struct Loop<'s> {
     out: Encoder,
     script: &'s NativeCallContext<'s>,
     accept_again: Deadline,
+    /// How many peers haven't shown yet that they have the key.
+    strangers: usize,
     stopping: bool,
 }
 
@@ -57,6 +62,7 @@ impl<'s> Loop<'s> {
         key: Vec<u8>,
         script: &'s NativeCallContext<'s>,
     ) -> Loop<'s> {
+        mphost_core::transport::raise_descriptor_limit();
         Loop {
             server,
             listener,
@@ -67,6 +73,7 @@ impl<'s> Loop<'s> {
             out: Encoder::new(),
             script,
             accept_again: Deadline::NOW,
+            strangers: 0,
             stopping: false,
         }
     }
@@ -154,6 +161,10 @@ impl<'s> Loop<'s> {
                     let Ok(peer) = Peer::new(socket) else {
                         continue;
                     };
+                    self.strangers += 1;
+                    if self.strangers > STRANGERS {
+                        self.drop_oldest_stranger();
+                    }
                     match self.peers.iter_mut().find(|place| place.is_none()) {
                         Some(place) => *place = Some(peer),
                         None => self.peers.push(Some(peer)),
@@ -165,6 +176,17 @@ impl<'s> Loop<'s> {
                     return;
                 }
             }
+        }
+    }
+
+    /// Makes room for a new stranger: whoever has had the most time to show that it has the key goes.
+    fn drop_oldest_stranger(&mut self) {
+        let strangers = self.peers.iter().enumerate().filter_map(|(place, peer)| {
+            let peer = peer.as_ref().filter(|peer| peer.is_stranger())?;
+            Some((peer.deadline(), place))
+        });
+        if let Some((_, place)) = strangers.min() {
+            self.close(place);
         }
     }
 
@@ -209,6 +231,9 @@ impl<'s> Loop<'s> {
                 self.request(place, request)?;
             } else {
                 peer.authenticate(&self.key, &frame)?;
+                if !peer.is_stranger() {
+                    self.strangers -= 1;
+                }
             }
         }
         Ok(fill)
@@ -419,6 +444,9 @@ impl<'s> Loop<'s> {
         let Some(mut peer) = self.peers[place].take() else {
             return;
         };
+        if peer.is_stranger() {
+            self.strangers -= 1;
+        }
         // A peer that was refused shall learn why.
         let _ = peer.link.flush();
         if let Some(client) = peer.client() {

@@ -17,7 +17,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 /// How long a peer may take to authenticate itself.
-const HANDSHAKE: Duration = Duration::from_secs(30);
+const HANDSHAKE: Duration = transport::PATIENCE;
 /// Above this many unsent bytes a peer isn't read from: it asks faster than it listens.
 const UNSENT_LIMIT: usize = 4 << 20;
 
@@ -58,7 +58,7 @@ impl Peer {
     /// A connection that was just accepted: it is challenged.
     pub(super) fn new(socket: OwnedFd) -> Result<Peer> {
         let local = transport::is_local(&socket);
-        let mut link = Link::new(socket, authentication::MESSAGE_LIMIT);
+        let mut link = Link::to_stranger(socket);
         let challenge = Challenge::new()?;
         link.send(challenge.message(), &[])?;
         Ok(Peer {
@@ -78,6 +78,14 @@ impl Peer {
             Stage::Ready(client) => Some(client),
             _ => None,
         }
+    }
+
+    /// Whether it has yet to show that it has the key.
+    pub(super) fn is_stranger(&self) -> bool {
+        matches!(
+            self.stage,
+            Stage::Challenged(_) | Stage::Answered | Stage::Confirming
+        )
     }
 
     /// The ticket of its request under way.
