@@ -6,6 +6,10 @@
 //! is under way, and connections and sockets in it are descriptors beside it. A connection by address may lead to another program, whose
 //! objects would mean nothing here: over it they are refused.
 
+mod listener;
+
+pub(crate) use listener::{close_all, forget_parent};
+
 use crate::api::{Call, Registry, type_name};
 use crate::convert::{self, Decoder, Encoder, References};
 use crate::error::{Kind, Result, ScriptError, raise};
@@ -68,6 +72,7 @@ pub fn register(registry: &mut Registry) {
     );
     messages(registry);
     state(registry);
+    listener::register(registry);
 }
 
 impl Connection {

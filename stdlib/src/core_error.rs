@@ -35,6 +35,7 @@ pub fn to_script(error: CoreError) -> ScriptError {
         }
         CoreError::Deadlock(message) => ScriptError::new(Kind::DeadlockError, message),
         CoreError::Authentication(message) => ScriptError::new(Kind::AuthenticationError, message),
+        CoreError::UnknownHost { .. } => ScriptError::new(Kind::OSError, text),
         CoreError::Os { call, errno } => os(call, errno, None),
         CoreError::Connection(error) => ScriptError::new(
             match error {
@@ -69,7 +70,8 @@ pub fn from_io(error: &std::io::Error, what: &str, subject: Option<&str>) -> Scr
         E::ConnectionReset => Kind::ConnectionResetError,
         E::ConnectionAborted => Kind::ConnectionAbortedError,
         E::BrokenPipe => Kind::BrokenPipeError,
-        E::TimedOut | E::WouldBlock => Kind::TimeoutError,
+        E::TimedOut => Kind::TimeoutError,
+        E::WouldBlock => Kind::BlockingIOError,
         E::OutOfMemory => Kind::MemoryError,
         _ if error.raw_os_error() == Some(3) => Kind::ProcessLookupError,
         _ => Kind::OSError,

@@ -57,6 +57,7 @@ kinds! {
     RecursionError: RuntimeError,
     MemoryError: Exception,
     OSError: Exception,
+    BlockingIOError: OSError,
     FileNotFoundError: OSError,
     FileExistsError: OSError,
     IsADirectoryError: OSError,

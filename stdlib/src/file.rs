@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::unistd::Whence;
 use rhai::{Array, Blob, Dynamic, ImmutableString};
 use std::cell::{Ref, RefCell, RefMut};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 const CHUNK: usize = 64 * 1024;
@@ -184,6 +184,45 @@ impl File {
             buffer: Vec::new(),
             start: 0,
         })))
+    }
+
+    /// One end of a pipe, as a file; it is read (`r`, `rb`) or written (`w`, `wb`).
+    pub(crate) fn of_pipe(fd: OwnedFd, name: &str, mode_text: &str) -> File {
+        let file = File::standard(Stream::Opened(fd.into()), name, mode_text);
+        {
+            let mut state = file.0.borrow_mut();
+            state.mode.read = mode_text.starts_with('r');
+            state.mode.write = !state.mode.read;
+            state.mode.binary = mode_text.ends_with('b');
+        }
+        file
+    }
+
+    /// Takes the descriptor out of an open file, which is closed then, with what was read ahead.
+    pub(crate) fn take_parts(&self) -> Option<(OwnedFd, Vec<u8>)> {
+        let mut state = self.0.borrow_mut();
+        match state.stream.take() {
+            Some(Stream::Opened(file)) => {
+                let start = std::mem::take(&mut state.start);
+                let ahead = std::mem::take(&mut state.buffer).split_off(start);
+                Some((file.into(), ahead))
+            }
+            other => {
+                state.stream = other;
+                None
+            }
+        }
+    }
+
+    /// A duplicate of the descriptor, for another program.
+    ///
+    /// # Errors
+    /// `ValueError` where it is closed; OSError where there are too many descriptors.
+    pub(crate) fn duplicate(&self) -> Result<OwnedFd> {
+        let state = self.state()?;
+        let stream = state.stream.as_ref().ok_or_else(closed)?;
+        let copy = stream.as_fd().try_clone_to_owned();
+        copy.map_err(|error| core_error::from_io(&error, "dup", Some(&state.name)).into())
     }
 
     fn state(&self) -> Result<Ref<'_, State>> {

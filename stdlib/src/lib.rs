@@ -4,6 +4,7 @@
 //! [`api`], which checks arguments, gives errors a place and keeps the documentation. [`host`] runs programs; an
 //! embedding Rust program needs only that.
 
+mod address;
 pub mod api;
 pub mod assertions;
 pub mod atexit;
@@ -42,9 +43,11 @@ pub mod runtime;
 pub mod shared_memory;
 pub mod sharedctypes;
 pub mod signal;
+pub mod socket;
 pub mod spelling;
 pub mod stack;
 pub mod stuck;
+pub mod subprocess;
 pub mod synchronize;
 pub mod sys;
 #[cfg(test)]
@@ -77,6 +80,8 @@ pub fn register_all(registry: &mut Registry) {
     sharedctypes::register(registry);
     shared_memory::register(registry);
     connection::register(registry);
+    socket::register(registry);
+    subprocess::register(registry);
     pool::register(registry);
     managers::register(registry);
 }
@@ -113,6 +118,7 @@ pub(crate) fn forget_parent() {
     file::forget_input();
     random::reseed();
     managers::forget_parent();
+    connection::forget_parent();
 }
 
 /// Runs what the script registered for its end.

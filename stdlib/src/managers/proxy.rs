@@ -12,11 +12,11 @@
 use super::client::{self, Client};
 use super::protocol::{Op, Tag};
 use super::server::Server;
+use crate::address::{address_of, address_value};
 use crate::convert::{Decoder, Encoder};
-use crate::error::{Kind, Result, raise};
+use crate::error::Result;
 use crate::handle::malformed;
 use mphost_core::position::Position;
-use mphost_core::transport::Address;
 use mphost_core::value::HandleKind;
 use mphost_core::wire::HandleHead;
 use rhai::{Array, Dynamic, ImmutableString, NativeCallContext};
@@ -391,43 +391,4 @@ pub(super) fn decode(head: HandleHead, decoder: &mut Decoder<'_>) -> Result {
         }
     };
     Ok(Proxy(inner).value())
-}
-
-/// An address as a script has it: a text, or `[host, port]`.
-pub(super) fn address_value(address: &Address) -> Dynamic {
-    match address {
-        Address::Tcp(host, port) => {
-            Dynamic::from_array(vec![host.clone().into(), i64::from(*port).into()])
-        }
-        local => local.to_string().into(),
-    }
-}
-
-/// The address that a script means.
-///
-/// # Errors
-/// `TypeError` for what is none.
-pub(super) fn address_of(value: &Dynamic) -> Result<Address> {
-    if let Some(text) = value.read_lock::<ImmutableString>() {
-        return Ok(Address::from_text(&text));
-    }
-    let parts = value.read_lock::<Array>();
-    if let Some([host, port]) = parts.as_deref().map(Vec::as_slice)
-        && let (Some(host), Ok(port)) = (host.read_lock::<ImmutableString>(), port.as_int())
-    {
-        let port = u16::try_from(port).map_err(|_| {
-            raise(
-                Kind::OverflowError,
-                format!("a port is a number from 0 to 65535, not {port}"),
-            )
-        })?;
-        return Ok(Address::Tcp(host.to_string(), port));
-    }
-    Err(raise(
-        Kind::TypeError,
-        format!(
-            "an address is [\"host\", port] or the path of a local socket, not {}",
-            crate::api::type_name(value)
-        ),
-    ))
 }

@@ -113,6 +113,7 @@ fn end_children() -> Result<()> {
     // Nobody is left who could use the servers.
     crate::managers::flush();
     crate::managers::shutdown_all();
+    crate::connection::close_all();
     Ok(())
 }
 

@@ -2,11 +2,11 @@
 
 use super::serving::OwnServer;
 use super::{Class, MODULE, Manager, Phase, Registered, ask};
+use crate::address::{address_of, address_value};
 use crate::api::{Call, Registry};
 use crate::error::{Kind, Result, raise};
 use crate::managers::protocol::{Op, Tag};
 use crate::managers::proxies::{items, pairs};
-use crate::managers::proxy::{address_of, address_value};
 use crate::{places, with};
 use mphost_core::clock::Deadline;
 use rhai::{Array, Blob, Dynamic, ImmutableString};

@@ -10,7 +10,7 @@ pub(super) use methods::register;
 
 use super::client::{self, Client};
 use super::protocol::Op;
-use super::proxy::address_value;
+use crate::address::address_value;
 use crate::api::native_name;
 use crate::convert;
 use crate::error::{Error, Kind, Result, raise};

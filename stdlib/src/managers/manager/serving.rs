@@ -1,11 +1,11 @@
 //! The server's side: what a server process runs, and servers in a process of a script's own.
 
 use super::{Class, MODULE, Manager};
+use crate::address::{address_of, address_value};
 use crate::api::{Call, Registry};
 use crate::convert::{self, Decoder, Encoder};
 use crate::error::{Error, Kind, Result, raise};
 use crate::handle::malformed;
-use crate::managers::proxy::{address_of, address_value};
 use crate::managers::server::{Factory, Loop, Server};
 use mphost_core::error::CoreError;
 use mphost_core::signals;
