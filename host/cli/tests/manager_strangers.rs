@@ -1,4 +1,4 @@
-//! What strangers can do to a manager that listens on a port: nothing but end their own connection.
+//! What strangers can do to a manager that listens on a port: nothing but end their own connection. And how many clients it bears.
 
 use mphost_core::authentication::{self, Challenge};
 use mphost_core::transport::{Fill, Frame, Link};
@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 use std::process::{Child, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const SCRIPT: &str = r#"
 let m = mp::managers::SyncManager(["127.0.0.1", 0], "key");
@@ -26,6 +26,8 @@ const HELLO: &[u8] = &[1, ZERO, ZERO, 10, 5, ZERO, ZERO, ZERO, ZERO, 10, 0];
 const ZERO: u8 = 96;
 /// The operation that every client may ask for, and that ends a server.
 const SHUTDOWN: u8 = ZERO + 6;
+/// A client's request for the number of objects.
+const COUNT: &[u8] = &[1, ZERO + 7, ZERO, 10, 0];
 
 struct Program {
     child: Child,
@@ -114,6 +116,16 @@ fn receive(link: &mut Link) -> Option<Frame> {
             return None;
         }
     }
+}
+
+/// How long the program takes to use its manager `times` times.
+fn seconds(program: &mut Program, length: &mut usize, times: usize) -> f64 {
+    let start = Instant::now();
+    for _ in 0..times {
+        *length += 1;
+        program.check(*length);
+    }
+    start.elapsed().as_secs_f64()
 }
 
 fn reaches_its_end(mut stream: TcpStream) {
@@ -208,4 +220,94 @@ fn any_bytes_at_all_leave_the_server_standing() {
             program.check(2 + round / 10);
         }
     }
+}
+
+#[test]
+fn who_says_nothing_is_dropped_after_ten_seconds() {
+    let mut program = Program::start();
+    let start = Instant::now();
+    let silent: Vec<TcpStream> = (0..20).map(|_| program.connect()).collect();
+    program.check(2);
+    for stream in silent {
+        reaches_its_end(stream);
+    }
+    // Nor before: it may be a slow client.
+    assert!(start.elapsed() > Duration::from_secs(5));
+    program.check(3);
+}
+
+#[test]
+fn many_strangers_later_it_answers_as_fast_as_before() {
+    // 10,000 take their time: MPHOST_STRANGERS says how many there shall be.
+    let strangers = std::env::var("MPHOST_STRANGERS").ok();
+    let strangers = strangers.and_then(|n| n.parse().ok()).unwrap_or(1000);
+    let mut program = Program::start();
+    let mut length = 1;
+    let before = seconds(&mut program, &mut length, 200);
+    let mut silent = Vec::new();
+    for number in 0..strangers {
+        let mut stream = program.connect();
+        let garbage = vec![number as u8; number % 500];
+        // It may have been refused in the middle of it.
+        let _ = stream.write_all(&garbage);
+        if number % 5 == 0 {
+            silent.push(stream);
+        }
+        if silent.len() > 300 {
+            silent.clear();
+        }
+    }
+    let after = seconds(&mut program, &mut length, 200);
+    assert!(
+        after < 10.0 * before + 5.0,
+        "{after} s after {strangers} strangers, {before} s before"
+    );
+    // So many silent ones, and there is room for a client.
+    drop(program.client());
+}
+
+#[test]
+fn a_thousand_clients_are_held_and_two_hundred_served() {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    const HELD: usize = 1000;
+    const ACTIVE: usize = 200;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("there is a limit");
+    if hard < 4 * HELD as u64 {
+        println!("skipped: this process may have {hard} descriptors");
+        return;
+    }
+    // As on most systems: the server sees to it itself that it may have more.
+    setrlimit(Resource::RLIMIT_NOFILE, 1024, hard).expect("lower is allowed");
+    let mut program = Program::start();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit is allowed");
+    let mut links: Vec<Link> = (0..HELD)
+        .map(|number| {
+            let mut link = program.client();
+            let mut hello = HELLO.to_vec();
+            // The first of the four numbers, so that they are several clients: up to 31 it is one byte.
+            hello[5] = ZERO + (number % 32) as u8;
+            link.send(&hello, &[]).expect("it reads");
+            receive(&mut link).expect("whether it is of the same program");
+            link
+        })
+        .collect();
+    for round in 0..10 {
+        for link in &mut links[..ACTIVE] {
+            link.send(COUNT, &[]).expect("it reads");
+        }
+        program.check(2 + round);
+        for link in &mut links[..ACTIVE] {
+            let answer = receive(link).expect("an answer");
+            assert_eq!(link.body(&answer), [1, ZERO, ZERO + 1], "done: one object");
+        }
+    }
+    // Nobody was forgotten meanwhile.
+    for link in &mut links {
+        link.send(COUNT, &[]).expect("it reads");
+        assert!(receive(link).is_some());
+    }
+    drop(links);
+    program.check(12);
+    program.say("end\n");
+    assert!(program.child.wait().expect("it ends").success());
 }
