@@ -107,6 +107,7 @@ impl Host {
         Session::create()?;
         reap::become_subreaper()?;
         install()?;
+        signals::insist_on_interrupts(true);
         process::become_main()?;
         Ok(Host {
             runtime: Runtime::create_with(program, settings, customise),

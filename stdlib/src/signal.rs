@@ -15,6 +15,7 @@ use crate::later::Later;
 use crate::nudge::Nudge;
 use mphost_core::clock::Deadline;
 use mphost_core::deadlock;
+use mphost_core::session::session;
 use mphost_core::signals;
 use mphost_core::wait::{self, WaitKind};
 use nix::sys::signal::Signal;
@@ -151,6 +152,10 @@ fn set(call: &mut Call<'_>) -> Result {
         Handler::Default => signals::default(signo)?,
         Handler::Ignore => signals::ignore(signo)?,
         Handler::Interrupt | Handler::Call(_) => signals::catch(signo)?,
+    }
+    if signo == Signal::SIGINT as i32 {
+        let is_main = session().me() == session().main_slot();
+        signals::insist_on_interrupts(is_main && matches!(handler, Handler::Interrupt));
     }
     let before = shown(&handler_of(signo));
     HANDLERS.with_borrow_mut(|handlers| handlers.insert(signo, handler));

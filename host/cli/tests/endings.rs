@@ -173,6 +173,107 @@ fn an_interrupt_ends_everything_with_one_traceback() {
     }
 }
 
+fn interrupt(child: &Child) {
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id()).expect("a pid"));
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).expect("it is there");
+}
+
+fn stderr_line(stderr: &mut impl BufRead, wanted: &str) {
+    let mut line = String::new();
+    while !line.contains(wanted) {
+        line.clear();
+        assert_ne!(stderr.read_line(&mut line).expect("text"), 0, "no {wanted}");
+    }
+}
+
+#[test]
+fn a_second_interrupt_ends_a_program_that_takes_its_time_to_end() {
+    use std::os::unix::process::ExitStatusExt;
+    for method in METHODS {
+        let way = "atexit::register(|| time::sleep(3600)); time::sleep(3600);";
+        let (_folder, path) = script("tree.rhai", &TREE.replace("WAY", way));
+        let mut child = start(method, &path);
+        let pids = pids_until_ready(&mut child);
+        interrupt(&child);
+        let mut stderr = BufReader::new(child.stderr.take().expect("piped"));
+        stderr_line(&mut stderr, "KeyboardInterrupt");
+        // Its children are gone before the script's own exit handlers are called.
+        assert_all_gone(&pids, "Ctrl-C");
+        interrupt(&child);
+        let status = child.wait().expect("it ends");
+        assert_eq!(status.signal(), Some(2), "{method}: {status}");
+    }
+}
+
+#[test]
+fn a_second_interrupt_ends_a_program_that_hangs_in_a_system_call() {
+    use std::os::unix::process::ExitStatusExt;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let fifo = folder.path().join("fifo");
+    nix::unistd::mkfifo(&fifo, nix::sys::stat::Mode::S_IRWXU).expect("a fifo");
+    // Nobody opens the other end.
+    let way = format!("open({:?});", fifo.display().to_string());
+    let (_folder, path) = script("tree.rhai", &TREE.replace("WAY", &way));
+    let mut child = start("fork", &path);
+    let pids = pids_until_ready(&mut child);
+    interrupt(&child);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(child.try_wait().expect("a child").is_none());
+    interrupt(&child);
+    let status = child.wait().expect("it ends");
+    assert_eq!(status.signal(), Some(2), "{status}");
+    assert_all_gone(&pids, "two Ctrl-C");
+}
+
+#[test]
+fn an_interrupt_that_is_caught_is_forgotten() {
+    let text = r#"
+        for i in range(3) {
+            try { print("ready"); time::sleep(3600); } catch (e) { print(e.type); }
+        }
+    "#;
+    let (_folder, path) = script("script.rhai", text);
+    let mut child = start("fork", &path);
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    for _ in 0..3 {
+        assert_eq!(lines.next().expect("a line").expect("text"), "ready");
+        interrupt(&child);
+        let line = lines.next().expect("a line").expect("text");
+        assert_eq!(line, "KeyboardInterrupt");
+    }
+    assert!(child.wait().expect("it ends").success());
+}
+
+#[test]
+fn children_that_ignore_what_they_are_asked_are_ended_all_the_same() {
+    for method in METHODS {
+        let text = r#"
+            fn stubborn(q) {
+                for n in [signal::SIGTERM, signal::SIGINT, signal::SIGHUP] { signal::signal(n, signal::SIG_IGN); }
+                q.put(os::getpid());
+                time::sleep(3600);
+            }
+            let q = Queue();
+            let d = Process(stubborn, [q], #{daemon: true});
+            d.start();
+            let pool = Pool(2);
+            for i in range(2) { pool.apply_async(stubborn, [q]); }
+            for i in range(3) { print(q.get()); }
+            print("ready");
+            pool.terminate();
+            pool.join();
+        "#;
+        let (_folder, path) = script("script.rhai", text);
+        let mut child = start(method, &path);
+        let pids = pids_until_ready(&mut child);
+        assert!(child.wait().expect("it ends").success());
+        // The program has waited for them: they are gone at once.
+        for pid in pids {
+            assert!(!is_alive(pid), "{method}: {pid}");
+        }
+    }
+}
+
 fn output_of(method: &str, text: &str) -> String {
     let (_folder, path) = script("script.rhai", text);
     let output = start(method, &path).wait_with_output().expect("it ends");

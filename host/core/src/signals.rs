@@ -7,6 +7,7 @@
 //!
 //! Invariant: handlers do nothing but atomics, futex(2) and waitid(2), and keep `errno`.
 
+use crate::clock;
 use crate::error::{CoreError, Result};
 use crate::session::try_session;
 use crate::sys::signal::{self, Blocked, Disposition, SavedErrno};
@@ -66,8 +67,31 @@ extern "C" fn attend(_: libc::c_int) {
 
 extern "C" fn note(signo: libc::c_int) {
     let _errno = SavedErrno::new();
-    PENDING.fetch_or(1 << (signo - 1), SeqCst);
+    let bit = 1 << (signo - 1);
+    let noted = PENDING.fetch_or(bit, SeqCst) & bit != 0;
+    if signo == libc::SIGINT && INSISTENT.load(SeqCst) {
+        let now = clock::now();
+        if !noted {
+            INTERRUPTED_AT.store(now, SeqCst);
+        } else if now.saturating_sub(INTERRUPTED_AT.load(SeqCst)) > INSISTENCE {
+            // Nobody has looked at the first one: this process doesn't come to where it could. It gets this one when the
+            // handler returns.
+            let _ = signal::set(signo, Disposition::Default);
+            crate::sys::process::kill(std::process::id() as i32, signo);
+        }
+    }
     request_attention();
+}
+
+/// Two SIGINTs that are closer together than this (in nanoseconds) are one.
+const INSISTENCE: u64 = 100_000_000;
+static INSISTENT: AtomicBool = AtomicBool::new(false);
+static INTERRUPTED_AT: AtomicU64 = AtomicU64::new(0);
+
+/// Whether a second SIGINT ends this process at once if nobody has looked at the first: so a person can end a program that hangs
+/// in a system call. Not in children, which others end.
+pub fn insist_on_interrupts(on: bool) {
+    INSISTENT.store(on, SeqCst);
 }
 
 /// The lowest caught signal that wasn't taken yet.
@@ -111,6 +135,7 @@ pub(crate) fn clear_attention() {
 pub(crate) fn after_fork() {
     PENDING.store(0, SeqCst);
     ATTENTION.store(false, SeqCst);
+    INSISTENT.store(false, SeqCst);
     crate::deadlock::after_fork();
 }
 

@@ -10,7 +10,7 @@
 use super::dispatch::{Dispatch, Event};
 use super::job::Job;
 use super::local::Reach;
-use super::task::{Function, Outcome, Report};
+use super::task::{Function, Outcome, Report, Shape};
 use super::tasks::{Task, Tasks};
 use crate::error::{Error, Kind, Result, ScriptError, raise};
 use mphost_core::clock::{self, Deadline};
@@ -191,7 +191,7 @@ impl Inner {
                 let Some(task) = self.remove(id) else { return };
                 let error = match task.job.terms.limit {
                     Some(limit) if task.overran => end.overran(limit),
-                    _ => end.error("while it ran this task"),
+                    _ => end.error(&format!("while it ran {}", described(&task))),
                 };
                 self.settle(&task, Report::One(Err(Dynamic::from(error))));
             }
@@ -390,6 +390,16 @@ impl Inner {
         self.dispatch.terminate(wait)?;
         drained
     }
+}
+
+/// A task in a message: `'square'`, `'square' (task 3)`.
+fn described(task: &Task) -> String {
+    let name = task.job.terms.function.name();
+    if task.job.terms.shape == Shape::Call {
+        return name.to_owned();
+    }
+    // Chunks of a map's items, from 1 as people count.
+    format!("{name} (task {})", task.index + 1)
 }
 
 /// Raises what a task threw.

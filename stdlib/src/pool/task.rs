@@ -41,6 +41,7 @@ impl Shape {
 /// A function as it travels.
 #[derive(Debug)]
 pub(super) struct Function {
+    name: String,
     bytes: Vec<u8>,
     objects: Vec<ObjRef>,
     fds: Vec<OwnedFd>,
@@ -53,11 +54,21 @@ impl Function {
     /// `PicklingError` where something that it has captured can't travel.
     pub(super) fn new(pointer: &FnPtr) -> Result<Self> {
         let encoder = crate::convert::encode("func", &Dynamic::from(pointer.clone()))?;
+        let name = match pointer.fn_name() {
+            closure if closure.starts_with("anon$") => "a closure".to_owned(),
+            name => format!("'{name}'"),
+        };
         Ok(Self {
+            name,
             bytes: encoder.bytes().to_vec(),
             objects: encoder.objects().to_vec(),
             fds: duplicates(&encoder.borrowed_fds()?)?,
         })
+    }
+
+    /// What it is called in messages.
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// The session objects that it has captured.

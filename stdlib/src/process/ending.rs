@@ -9,6 +9,7 @@ use crate::runtime::{runtime, take_unseen};
 use crate::traceback::{self, Sources};
 use mphost_core::clock::Deadline;
 use mphost_core::error::CoreError;
+use mphost_core::signals;
 use mphost_core::table::{self, SlotStatus};
 use nix::sys::signal::Signal;
 use rhai::{Dynamic, EvalAltResult, NativeCallContext, Position};
@@ -46,7 +47,8 @@ pub fn finish(
         }
     };
     if code == INTERRUPTED {
-        // Ctrl-C is for the whole program: nobody is waited for.
+        // Ctrl-C is for the whole program: nobody is waited for. Another one ends what is left of it at once.
+        let _ = signals::default(Signal::SIGINT as i32);
         kill_children();
     }
     if let Err(error) = crate::run_exit_handlers(ctx) {
@@ -65,7 +67,8 @@ pub fn finish(
         if !said {
             code = report_uncaught(&error.into_rhai(ctx.call_source(), Position::NONE));
         }
-        // A second interrupt, or children that can never end: nobody waits any more.
+        // An interrupt, or children that can never end: nobody waits any more.
+        let _ = signals::default(Signal::SIGINT as i32);
         kill_children();
     }
     code
