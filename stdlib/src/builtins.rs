@@ -158,7 +158,7 @@ fn register_numbers(registry: &mut Registry) {
         "",
         "id(value: any)",
         "A number for the identity of a value.\n\n\
-         - `value`: a text, array, blob or object map: where its contents are in memory, for as long as they stay there; a copy has \
+         - `value`: a text, array, blob or object map: where it is in memory, however it changes there; a copy has \
          another. Any other value: a number that equal values share.\n\n\
          ```rhai\nif id(5) != id(5) { throw \"id\"; }\n```",
         |call| {
@@ -166,16 +166,15 @@ fn register_numbers(registry: &mut Registry) {
             Ok(Dynamic::from(identity(call.ctx, &value)))
         },
     );
-    // The call above gets a copy of a variable. Contents have their identity in the variable itself.
+    // The call above gets a copy of a variable. An array's identity is that of the variable itself, empty or grown.
     let module = registry.module("");
-    module.set_native_fn("id", |array: &mut Array| Ok(address(array.as_ptr())));
-    module.set_native_fn("id", |blob: &mut Blob| Ok(address(blob.as_ptr())));
-    module.set_native_fn("id", |map: &mut Map| {
-        Ok(map.values().next().map_or_else(
-            || address(std::ptr::from_ref(map)),
-            |first| address(std::ptr::from_ref(first)),
-        ))
+    module.set_native_fn("id", |array: &mut Array| {
+        Ok(address(std::ptr::from_ref(array)))
     });
+    module.set_native_fn("id", |blob: &mut Blob| {
+        Ok(address(std::ptr::from_ref(blob)))
+    });
+    module.set_native_fn("id", |map: &mut Map| Ok(address(std::ptr::from_ref(map))));
     module.set_native_fn("id", |text: &mut ImmutableString| {
         Ok(address(text.as_str().as_ptr()))
     });
@@ -406,6 +405,15 @@ mod tests {
                     "true",
                 ),
                 ("let a = [1, 2]; let b = a; id(a) == id(b)", "false"),
+                ("let a = []; let b = []; id(a) == id(b)", "false"),
+                (
+                    "let a = []; let x = id(a); a.push(1); a.push(2); x == id(a)",
+                    "true",
+                ),
+                (
+                    "let m = #{}; let x = id(m); m.b = 1; m.a = 2; x == id(m)",
+                    "true",
+                ),
                 (
                     "let a = \"a long enough text\"; let b = a; id(a) == id(b)",
                     "true",

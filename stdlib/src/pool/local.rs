@@ -365,10 +365,15 @@ impl Dispatch for Local {
             match report {
                 Report::InitializerFailed(cause) => {
                     self.closing.set(true);
+                    // As a value of Rhai an error's text would be the name of its type.
+                    let why = match cause.read_lock::<ScriptError>() {
+                        Some(error) => error.to_string(),
+                        None => cause.to_string(),
+                    };
                     sink(Event::Broken(
                         ScriptError::new(
                             Kind::BrokenProcessPool,
-                            format!("the pool's initializer failed: {cause}"),
+                            format!("the pool's initializer failed: {why}"),
                         )
                         .with_cause(cause),
                     ));
