@@ -32,11 +32,19 @@ pub fn register(registry: &mut Registry) {
          ```rhai\nfn ask() { input(\"name? \") }\n```",
         |call| {
             let prompt = call.take(0);
+            let ending = || raise(Kind::EOFError, "EOF when reading a line");
+            let shown = match prompt.is_unit() {
+                true => String::new(),
+                false => spelling::shown(call.ctx, &prompt).to_string(),
+            };
+            if let Some(answer) = crate::interactive::ask(&shown) {
+                return answer.map(Dynamic::from).ok_or_else(ending);
+            }
             if !prompt.is_unit() {
-                output::write_stdout(&spelling::shown(call.ctx, &prompt))?;
+                output::write_stdout(&shown)?;
             }
             let Some(line) = file::stdin().read_line(crate::places::of_call(call.ctx))? else {
-                return Err(raise(Kind::EOFError, "EOF when reading a line"));
+                return Err(ending());
             };
             let line = line.read_lock::<ImmutableString>().map(|line| line.clone()).unwrap_or_default();
             Ok(Dynamic::from(line.strip_suffix('\n').unwrap_or(&line).to_owned()))

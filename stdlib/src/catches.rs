@@ -61,6 +61,14 @@ thread_local! {
 /// The syntax error, with its position in `source`.
 pub fn compile(engine: &Engine, source: &str, path: &str) -> Result<AST, ParseError> {
     SHIFTS.with_borrow_mut(|all| all.remove(path));
+    compile_piece(engine, source, path)
+}
+
+/// The same for a piece of a script, which stands behind those that were compiled before: `source` has an empty line for each of theirs.
+///
+/// # Errors
+/// As [`compile`].
+pub(crate) fn compile_piece(engine: &Engine, source: &str, path: &str) -> Result<AST, ParseError> {
     let ast = if source.contains("catch") {
         RECORDER.set(Some(Recorder::default()));
         let compiled = engine.compile(source);
@@ -73,7 +81,7 @@ pub fn compile(engine: &Engine, source: &str, path: &str) -> Result<AST, ParseEr
             compiled
         } else {
             let (text, shifts) = insert(source, &blocks);
-            SHIFTS.with_borrow_mut(|all| all.insert(path.to_owned(), shifts));
+            SHIFTS.with_borrow_mut(|all| all.entry(path.to_owned()).or_default().extend(shifts));
             // It has just compiled without the statements, and they are valid wherever a statement is.
             engine.compile(text).unwrap_or(compiled)
         }

@@ -562,6 +562,8 @@ fn find_function(name: &str, native: bool) -> Result<FnPtr> {
     let known = if native {
         native_named(name)
     } else {
+        // It may have been typed at a prompt after this process began.
+        crate::runtime::refresh()?;
         // Several functions of one name differ in their parameters: the call decides, so the plain name is right.
         TABLES.with_borrow(|tables| match tables.scripts.get(name).map(Vec::as_slice) {
             Some([only]) => Some(FnPtr::from(only.clone())),

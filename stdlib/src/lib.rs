@@ -22,6 +22,7 @@ pub mod formatting;
 pub mod given;
 pub mod handle;
 pub mod host;
+pub mod interactive;
 pub mod items;
 pub mod json;
 pub mod later;

@@ -11,6 +11,7 @@ use crate::error::{Error, Kind, Result, ScriptError};
 use mphost_core::error::CoreError;
 use mphost_core::wait;
 use rhai::{AST, Dynamic, Engine, EvalAltResult, OptimizationLevel, ParseError};
+use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::OnceLock;
@@ -28,6 +29,29 @@ pub struct Program {
     pub path: String,
     /// The whole text.
     pub source: String,
+    /// Where it is typed piece by piece: how it is divided, see [`crate::interactive`].
+    pub pieces: Option<Vec<Piece>>,
+}
+
+impl Program {
+    /// A script that is there as a whole.
+    #[must_use]
+    pub fn new(path: impl Into<String>, source: impl Into<String>) -> Self {
+        Self {
+            path: path.into(),
+            source: source.into(),
+            pieces: None,
+        }
+    }
+}
+
+/// A piece of a program that is typed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    /// Its length in bytes, with the line end behind it.
+    pub bytes: usize,
+    /// How many of its imports took place: the others failed.
+    pub imports: usize,
 }
 
 /// What the process knows of the way in which it was started.
@@ -49,6 +73,7 @@ pub struct Runtime {
     settings: Settings,
     program: RefCell<Rc<Program>>,
     ast: RefCell<Rc<AST>>,
+    version: Cell<u64>,
     entries: Rc<[Entry]>,
 }
 
@@ -83,7 +108,8 @@ impl Runtime {
         crate::stack::prepare();
         let mut engine = Engine::new();
         configure(&mut engine);
-        let vocabulary = if settings.lean {
+        // What will be typed isn't known yet.
+        let vocabulary = if settings.lean && program.pieces.is_none() {
             Vocabulary::of(&program.source)
         } else {
             Vocabulary::Everything
@@ -102,6 +128,7 @@ impl Runtime {
             settings,
             program: RefCell::new(Rc::new(program)),
             ast: RefCell::new(Rc::new(AST::empty())),
+            version: Cell::new(0),
             entries,
         }));
         RUNTIME.set(Some(runtime));
@@ -149,11 +176,14 @@ impl Runtime {
     /// The syntax error, with its position.
     pub fn compile(&self) -> std::result::Result<(), ParseError> {
         let program = self.program();
-        self.adopt(crate::catches::compile(
-            &self.engine,
-            &program.source,
-            &program.path,
-        )?);
+        let ast = match &program.pieces {
+            None => crate::catches::compile(&self.engine, &program.source, &program.path)?,
+            Some(pieces) => {
+                let Program { path, source, .. } = &*program;
+                crate::interactive::compile(&self.engine, path, source, pieces)?
+            }
+        };
+        self.adopt(ast);
         Ok(())
     }
 
@@ -161,6 +191,34 @@ impl Runtime {
     pub fn adopt(&self, ast: AST) {
         crate::convert::script_functions(ast.shared_lib());
         self.ast.replace(Rc::new(ast));
+    }
+
+    /// Which version of a typed program this process has; 0 of any other.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.get()
+    }
+
+    /// See [`Runtime::version`].
+    pub(crate) fn set_version(&self, version: u64) {
+        self.version.set(version);
+    }
+
+    /// Takes over what was typed since this process began, if the program is typed.
+    ///
+    /// # Errors
+    /// Where the newest version can't be had.
+    pub(crate) fn refresh(&self) -> Result<()> {
+        if self.program.borrow().pieces.is_none() {
+            return Ok(());
+        }
+        let Some((version, message)) = crate::interactive::published::newer(self.version())? else {
+            return Ok(());
+        };
+        self.set_program(crate::process::child::decode_program(&message)?.0);
+        self.compile()
+            .map_err(|e| Error::Rhai(Box::new(EvalAltResult::ErrorParsing(*e.0, e.1))))?;
+        self.set_version(version);
+        Ok(())
     }
 
     /// Replaces the program, as a REPL does line by line.
@@ -190,6 +248,11 @@ pub(crate) fn register_identity(registry: &mut Registry, name: &str, path: &str)
         "`\"__main__\"` in the main process and its forked children, `\"__mp_main__\"` in all others.",
     );
     registry.constant("", "__file__", path.to_owned(), "The script's path.");
+}
+
+/// [`Runtime::refresh`], where this process has a runtime.
+pub(crate) fn refresh() -> Result<()> {
+    RUNTIME.get().map_or(Ok(()), Runtime::refresh)
 }
 
 fn configure(engine: &mut Engine) {

@@ -3,12 +3,14 @@
 mod exit;
 mod new;
 mod ps;
+mod repl;
 mod run;
 mod shell;
 mod test_runner;
 mod ui;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 /// Runs Rhai scripts whose tasks run in processes of their own: Python's multiprocessing, its names and its meaning.
@@ -33,7 +35,8 @@ const EXAMPLES: &str = "Examples:
   mphost run --start-method spawn scripts/ticket.rhai
   mphost -e 'print(cpu_count())'
   echo 'print(1)' | mphost run -
-  mphost test                           all tests below this directory";
+  mphost test                           all tests below this directory
+  mphost                                a prompt";
 
 const RUN_EXAMPLES: &str = "Examples:
   mphost run ticket.rhai
@@ -43,6 +46,13 @@ const RUN_EXAMPLES: &str = "Examples:
   echo 'print(1)' | mphost run -
 
 Exit codes: what the script says with sys::exit; 1 after an uncaught error, 2 where nothing was run, 130 after Ctrl-C.";
+
+const REPL_EXAMPLES: &str = "Examples:
+  mphost repl
+  mphost repl --start-method spawn
+
+At the prompt: :help, :help Queue.put, :ps, :load FILE, :time EXPR, :start-method METHOD, :quit. Functions and closures that are
+typed there run in processes and pools. What was typed is remembered in $XDG_STATE_HOME/mphost/history.";
 
 const TEST_EXAMPLES: &str = "Examples:
   mphost test                           all scripts below this directory that say what they print, all *_test.rhai
@@ -82,6 +92,11 @@ enum Command {
     /// Run a script.
     #[command(after_help = RUN_EXAMPLES)]
     Run(run::RunArgs),
+    /// Type a program line by line; so does `mphost` alone, on a terminal.
+    #[command(after_help = REPL_EXAMPLES)]
+    Repl(repl::ReplArgs),
+    #[command(name = repl::PROGRAM_COMMAND, hide = true)]
+    ReplProgram(repl::ProgramArgs),
     /// Run scripted regression tests.
     #[command(after_help = TEST_EXAMPLES)]
     Test(test_runner::TestArgs),
@@ -114,6 +129,8 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let code = match (cli.command, cli.code) {
         (Some(Command::Run(args)), _) => run::run(args),
+        (Some(Command::Repl(args)), _) => repl::repl(&args),
+        (Some(Command::ReplProgram(args)), _) => repl::serve(args),
         (Some(Command::Test(args)), _) => return test(args),
         (Some(Command::Check { script }), _) => run::check(&script),
         (Some(Command::Ps(args)), _) => ps::run(&args),
@@ -123,6 +140,9 @@ fn main() -> ExitCode {
         (Some(Command::Man(args)), _) => shell::man::<Cli>(&args),
         (None, Some(code)) => run::run_code(code, cli.args, &cli.common),
         (None, None) if !cli.args.is_empty() => run::complain(&no_command(&cli.args)),
+        (None, None) if std::io::stdin().is_terminal() => {
+            repl::repl(&repl::ReplArgs { common: cli.common })
+        }
         (None, None) => run::run_stdin(&cli.common),
     };
     ExitCode::from(code)

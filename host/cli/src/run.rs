@@ -19,6 +19,29 @@ pub(crate) struct Common {
     no_deadlock_detection: bool,
 }
 
+impl Common {
+    /// Does what the options say.
+    pub(crate) fn apply(&self, host: &Host) {
+        if let Some(method) = self.start_method {
+            host.set_default_method(method);
+        }
+        if self.no_deadlock_detection {
+            mphost_core::deadlock::disable();
+        }
+    }
+
+    /// The options as they would be typed.
+    pub(crate) fn arguments(&self) -> Vec<String> {
+        let method = self
+            .start_method
+            .map(|method| format!("--start-method={}", method.name()));
+        let flag = self
+            .no_deadlock_detection
+            .then(|| "--no-deadlock-detection".to_owned());
+        method.into_iter().chain(flag).collect()
+    }
+}
+
 /// What `mphost run` takes.
 #[derive(Args, Debug)]
 pub(crate) struct RunArgs {
@@ -69,10 +92,7 @@ pub(crate) fn run(args: RunArgs) -> u8 {
 
 /// Runs a line of code.
 pub(crate) fn run_code(code: String, args: Vec<String>, common: &Common) -> u8 {
-    let program = Program {
-        path: "<command line>".into(),
-        source: code,
-    };
+    let program = Program::new("<command line>", code);
     let mut argv = vec!["-e".to_owned()];
     argv.extend(args);
     execute(program, argv, common, None)
@@ -115,12 +135,7 @@ fn execute(program: Program, argv: Vec<String>, common: &Common, function: Optio
             ));
         }
     };
-    if let Some(method) = common.start_method {
-        host.set_default_method(method);
-    }
-    if common.no_deadlock_detection {
-        mphost_core::deadlock::disable();
-    }
+    common.apply(&host);
     let code = match function {
         Some(name) => host.run_function(name),
         None => host.run(),
@@ -169,7 +184,7 @@ fn read(script: &str) -> Result<Program, String> {
     } else {
         source
     };
-    Ok(Program { path, source })
+    Ok(Program::new(path, source))
 }
 
 /// Why an operation on a file failed, for the end of a sentence.

@@ -16,7 +16,7 @@ use mphost_core::position::Position;
 use mphost_core::queue::Queue;
 use mphost_core::session::{ObjRef, session};
 use mphost_core::{table, wait};
-use rhai::{Array, Dynamic, EvalAltResult, FnPtr, NativeCallContext};
+use rhai::{Array, Dynamic, EvalAltResult, FnPtr, GlobalRuntimeState, NativeCallContext};
 use smallvec::SmallVec;
 use std::cell::Cell;
 use std::os::fd::OwnedFd;
@@ -50,6 +50,9 @@ struct Worker<'a> {
     /// The memory of the last task's message.
     message: Vec<u8>,
     functions: Vec<(Vec<u8>, FnPtr)>,
+    /// Which version of the program it knows, and what is in reach of a task since it isn't the one that it began with.
+    version: u64,
+    reach: Option<GlobalRuntimeState>,
 }
 
 /// The life of a worker.
@@ -63,6 +66,8 @@ pub(super) fn run(given: &Assignment, ctx: &NativeCallContext<'_>) -> Result<()>
         encoder: Encoder::new(),
         message: Vec::new(),
         functions: Vec::new(),
+        version: runtime().version(),
+        reach: None,
     };
     given.claims.set_stage(given.index, Stage::Initialising)?;
     if let Some(initializer) = &given.initializer
@@ -155,6 +160,7 @@ impl Worker<'_> {
         message: &[u8],
         fds: mphost_core::error::Result<Vec<OwnedFd>>,
     ) -> std::result::Result<Report, Ended> {
+        self.catch_up().map_err(|e| self.refused(e))?;
         let mut task = fds
             .map_err(Error::from)
             .and_then(|fds| Task::read(message, fds))
@@ -200,12 +206,33 @@ impl Worker<'_> {
         })
     }
 
+    /// Takes over what was typed at a prompt since this worker began.
+    fn catch_up(&mut self) -> Result<()> {
+        let runtime = runtime();
+        runtime.refresh()?;
+        if runtime.version() != self.version {
+            self.version = runtime.version();
+            self.functions.clear();
+            let known = self.ctx.global_runtime_state();
+            self.reach = Some(crate::interactive::reach(runtime, known)?);
+        }
+        Ok(())
+    }
+
     fn call(
         &self,
         function: &FnPtr,
         args: impl AsMut<[Dynamic]>,
     ) -> std::result::Result<Outcome, Ended> {
-        match function.call_raw(self.ctx, None, args) {
+        let result = match &self.reach {
+            None => function.call_raw(self.ctx, None, args),
+            Some(reach) => {
+                let (engine, at) = (self.ctx.engine(), rhai::Position::NONE);
+                let ctx = NativeCallContext::new_with_all_fields(engine, "", None, reach, at);
+                function.call_raw(&ctx, None, args)
+            }
+        };
+        match result {
             Ok(value) => Ok(Ok(value.flatten())),
             Err(error) if matches!(error.unwrap_inner(), EvalAltResult::Exit(..)) => {
                 Err(Ended::Exit(error))

@@ -9,7 +9,7 @@ use super::{Process, ending};
 use crate::convert::{Decoder, Encoder, References};
 use crate::core_error::from_wire;
 use crate::error::{Error, Kind, Result, raise};
-use crate::runtime::{Program, Runtime, Settings, runtime};
+use crate::runtime::{Piece, Program, Runtime, Settings, runtime};
 use mphost_core::process::Method;
 use mphost_core::wire;
 use rhai::{
@@ -44,6 +44,7 @@ pub struct Head {
 struct ProgramMessage {
     path: String,
     source: String,
+    pieces: Option<Vec<Piece>>,
     argv: Vec<String>,
 }
 
@@ -56,13 +57,29 @@ pub(super) fn write_head(encoder: &mut Encoder, head: &Head) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn encode_program(program: &Program, settings: &Settings) -> Vec<u8> {
+pub(crate) fn encode_program(program: &Program, settings: &Settings) -> Vec<u8> {
     let message = ProgramMessage {
         path: program.path.clone(),
         source: program.source.clone(),
+        pieces: program.pieces.clone(),
         argv: settings.argv.clone(),
     };
     wire::encode_control(&message).expect("a structure of texts always encodes")
+}
+
+/// The program in a message, and its `sys::argv`.
+///
+/// # Errors
+/// Where the message is malformed.
+pub(crate) fn decode_program(message: &[u8]) -> Result<(Program, Vec<String>)> {
+    let message: ProgramMessage =
+        wire::decode_control(message, LIMIT).map_err(|e| from_wire(&e))?;
+    let program = Program {
+        path: message.path,
+        source: message.source,
+        pieces: message.pieces,
+    };
+    Ok((program, message.argv))
 }
 
 /// The values of top-level constants, as far as they can travel; the names of all others. A message of its own.
@@ -218,19 +235,15 @@ pub fn run_executed(program: &[u8], bootstrap: Vec<u8>, fds: Vec<OwnedFd>) -> i3
 /// # Errors
 /// The exit code, after the reason has been printed.
 pub fn prepare_program(program: &[u8]) -> std::result::Result<(), i32> {
-    let Ok(message) = wire::decode_control::<ProgramMessage>(program, LIMIT) else {
+    let Ok((program, argv)) = decode_program(program) else {
         let _ = crate::output::write_stderr("mphost: a malformed program message\n");
         return Err(1);
     };
     let settings = Settings {
         name: "__mp_main__".into(),
-        argv: message.argv,
+        argv,
         with_docs: false,
         lean: true,
-    };
-    let program = Program {
-        path: message.path,
-        source: message.source,
     };
     let runtime = Runtime::create(program, settings);
     runtime.compile().map_err(|error| {
@@ -245,7 +258,8 @@ pub fn prepare_program(program: &[u8]) -> std::result::Result<(), i32> {
 /// Runs a task in a process that has its program compiled but none of it evaluated.
 pub fn run_prepared(bootstrap: Vec<u8>, fds: Vec<OwnedFd>) -> i32 {
     ending::forget_parent();
-    match prologue(&bootstrap, fds) {
+    // A server has the program as it was when the server was started; a prompt may have gone on since.
+    match runtime().refresh().and_then(|()| prologue(&bootstrap, fds)) {
         Ok((ast, mut scope)) => {
             let result = runtime()
                 .engine()
