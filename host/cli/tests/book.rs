@@ -1,7 +1,7 @@
 //! The book in `docs`: what it includes and links to is there, all examples are shown, and its code does what it says.
 //!
 //! A block of Rhai in the guide is either a file of `scripts`, included, or a script of its own with its expectations, which is run by
-//! `mphost test` here. A block that begins with `$ mphost run scripts/…` shows a real run; its lines have to pass the
+//! `mphost test` here, under each start method. A block that begins with `$ mphost run scripts/…` shows a real run; its lines have to pass the
 //! expectations of that script.
 
 use std::collections::BTreeSet;
@@ -266,7 +266,11 @@ fn the_code_of_the_guide_does_what_it_says() {
                         .lines()
                         .any(|line| line.starts_with("//>") || line.starts_with("//!")) =>
                 {
-                    std::fs::write(path, &block.text).expect("the block's file");
+                    let mut text = block.text.clone();
+                    if !text.contains("//# start-methods:") {
+                        text.push_str("//# start-methods: fork spawn forkserver\n");
+                    }
+                    std::fs::write(path, text).expect("the block's file");
                 }
                 // What shall not be run says so.
                 ("console" | "text" | "rhai,fragment", _) => {}
