@@ -101,6 +101,7 @@ fn session() {
     ONCE.call_once(|| {
         if mphost_core::session::try_session().is_none() {
             mphost_core::session::Session::create().expect("a session can be made");
+            mphost_core::reap::install().expect("ends of children can be noticed");
         }
     });
 }

@@ -16,13 +16,17 @@ use crate::signals;
 use crate::sys::signal::{self, Disposition, SavedErrno};
 use crate::table::{self, ExitStatus, SlotId};
 use crate::wait::{self, WaitInfo, WaitKind};
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 
 /// Children that are no processes of the session, of which this process wants the status.
 const FOREIGN: usize = 256;
 /// pid in the upper half; below it the state, and a status in the lowest 16 bits.
 static FOREIGN_CHILDREN: [AtomicU64; FOREIGN] = [const { AtomicU64::new(0) }; FOREIGN];
 const FOREIGN_ENDED: u64 = 1 << 16;
+/// The newest ends of children that nobody had registered, as in the table: in a program with other threads a child
+/// may end, and one of them may handle it, before the starter has registered it.
+static EARLY: [AtomicU64; 16] = [const { AtomicU64::new(0) }; 16];
+static EARLY_NEXT: AtomicUsize = AtomicUsize::new(0);
 
 /// Installs the SIGCHLD handler, and the one of kicks. Once in the main process and in each exec'ed child;
 /// forked children inherit it. Every child of this process is reaped by it from then on,
@@ -112,13 +116,28 @@ fn note(pid: i32, status: i32) {
             return;
         }
     }
+    // Left for whoever is about to register it, before the table is looked at: one of the two sees the other.
+    let end = (pid as u64) << 32 | FOREIGN_ENDED | (status as u64 & 0xffff);
+    EARLY[EARLY_NEXT.fetch_add(1, SeqCst) % EARLY.len()].store(end, SeqCst);
+    note_foreign(end);
+}
+
+/// Records the end of a registered child: `end` is the word that says so.
+fn note_foreign(end: u64) {
     for child in &FOREIGN_CHILDREN {
         let word = child.load(SeqCst);
-        if word >> 32 == pid as u64 && word & FOREIGN_ENDED == 0 {
-            child.store(word | FOREIGN_ENDED | (status as u64 & 0xffff), SeqCst);
-            session.my_slot().local.wake_unconditionally();
+        if word >> 32 == end >> 32 && word & FOREIGN_ENDED == 0 {
+            child.store(end, SeqCst);
+            session().my_slot().local.wake_unconditionally();
             return;
         }
+    }
+}
+
+/// Begins a start: what ended before it has nothing to do with it, though it may have had the same process id.
+pub(crate) fn expect_foreign() {
+    for end in &EARLY {
+        end.store(0, SeqCst);
     }
 }
 
@@ -131,6 +150,13 @@ pub fn register_foreign(pid: i32) -> Result<()> {
     let word = (pid as u64) << 32;
     for child in &FOREIGN_CHILDREN {
         if child.compare_exchange(0, word, SeqCst, SeqCst).is_ok() {
+            // Another thread may have handled its end already.
+            for end in &EARLY {
+                let end = end.load(SeqCst);
+                if end >> 32 == pid as u64 {
+                    note_foreign(end);
+                }
+            }
             return Ok(());
         }
     }

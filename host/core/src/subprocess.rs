@@ -176,6 +176,7 @@ pub fn start(spec: Spec) -> Result<(Program, Pipes)> {
     unsafe { command.pre_exec(prepare) };
     // The end of a program that ends at once isn't noticed before it is known that somebody wants it.
     let pid = signals::blocked(|| {
+        reap::expect_foreign();
         let child = command.spawn().map_err(|e| match e.kind() {
             io::ErrorKind::InvalidInput if e.raw_os_error().is_none() => {
                 CoreError::Value("embedded null byte".into())
