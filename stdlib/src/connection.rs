@@ -107,6 +107,12 @@ impl Connection {
                     "queues, locks and shared values belong to their program: a connection by address can't carry them, a pipe can",
                 ));
             }
+            if !self.0.carries_descriptors() && !encoder.fds().is_empty() {
+                return Err(raise(
+                    Kind::PicklingError,
+                    "connections and sockets can't travel over a network: they mean something on this machine alone",
+                ));
+            }
             let handles = encoder.seal();
             let sent = encoder
                 .borrowed_fds()

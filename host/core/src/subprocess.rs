@@ -1,7 +1,7 @@
 //! Other programs, run by a process of the session.
 //!
 //! They aren't of the session: they know nothing of its memory, and get none of its descriptors. Their ends are noticed where all ends
-//! are ([`reap`](crate::reap)), so they can be waited for like everything else, and nobody reaps them in passing.
+//! are ([`reap`]), so they can be waited for like everything else, and nobody reaps them in passing.
 //!
 //! Invariants:
 //! - A program doesn't outlive the process that runs it, however that one ends (`PR_SET_PDEATHSIG` in prctl(2)). Programs that it

@@ -283,3 +283,54 @@ fn a_closed_acceptor_says_so() {
         assert!(acceptor.ready_fd().is_err());
     });
 }
+
+/// The fuzzers' seeds, without a fuzzer: in `fuzz` the same bytes go the same ways.
+#[test]
+fn the_fuzzers_seeds_are_refused_or_read() {
+    let corpus = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
+    let seeds = |target: &str| {
+        let folder = std::fs::read_dir(corpus.join(target)).unwrap();
+        let seeds: Vec<Vec<u8>> = folder
+            .map(|entry| std::fs::read(entry.unwrap().path()).unwrap())
+            .collect();
+        assert!(!seeds.is_empty(), "{target} has seeds");
+        seeds
+    };
+    for seed in seeds("handshake") {
+        let (ours, theirs) = pair();
+        let mut side = match seed[0] & 1 {
+            0 => Handshake::listening(ours).unwrap(),
+            _ => Handshake::connecting(ours),
+        };
+        UnixStream::from(theirs).write_all(&seed[1..]).unwrap();
+        assert_ne!(side.advance(KEY), Ok(true));
+    }
+    for seed in seeds("frames") {
+        let (ours, theirs) = pair();
+        let mut link = Link::new(ours, 1 << 12);
+        UnixStream::from(theirs).write_all(&seed).unwrap();
+        while let Ok(Fill::Some) = link.fill() {
+            while let Ok(Some(frame)) = link.frame() {
+                assert!(link.body(&frame).len() <= 1 << 12);
+            }
+        }
+    }
+    let mut read = 0;
+    for seed in seeds("value") {
+        if let Ok(value) = mphost_core::wire::decode(&seed) {
+            read += 1;
+            mphost_core::wire::encode(&value).unwrap();
+        }
+    }
+    assert!(read >= 2, "some of them are messages");
+    in_session(|| {
+        for seed in seeds("messages") {
+            let (ours, theirs) = pair();
+            UnixStream::from(theirs).write_all(&seed).unwrap();
+            let end = Connection::from_stream_fd(ours);
+            let mut message = Vec::new();
+            while end.recv(&mut message, Some(1 << 20), P).is_ok() {}
+            assert!(message.is_empty(), "nobody sees half a message");
+        }
+    });
+}

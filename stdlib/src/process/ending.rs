@@ -71,6 +71,7 @@ pub fn finish(
         let _ = signals::default(Signal::SIGINT as i32);
         kill_children();
     }
+    crate::connection::close_all();
     code
 }
 
@@ -116,7 +117,6 @@ fn end_children() -> Result<()> {
     // Nobody is left who could use the servers.
     crate::managers::flush();
     crate::managers::shutdown_all();
-    crate::connection::close_all();
     Ok(())
 }
 

@@ -145,6 +145,12 @@ impl Connection {
         self.framing
     }
 
+    /// Whether descriptors can travel over it: not over a network.
+    #[must_use]
+    pub fn carries_descriptors(&self) -> bool {
+        self.carries_descriptors
+    }
+
     /// Whether this end is for receiving.
     #[must_use]
     pub fn readable(&self) -> bool {

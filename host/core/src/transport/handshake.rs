@@ -1,6 +1,6 @@
 //! The mutual challenge over a socket, in CPython's framing, without ever waiting.
 //!
-//! [`authentication`](crate::authentication) makes and checks the messages; here they are sent and received: each with its length in
+//! [`authentication`] makes and checks the messages; here they are sent and received: each with its length in
 //! front (4 bytes, most significant first), as `multiprocessing.connection` frames everything. The listening side asks
 //! first.
 //!
