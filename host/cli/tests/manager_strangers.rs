@@ -73,6 +73,8 @@ impl Program {
     fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).expect("it listens");
         stream.set_read_timeout(Some(PATIENCE)).expect("not zero");
+        // As clients do: small messages don't wait for each other.
+        stream.set_nodelay(true).expect("it is TCP");
         stream
     }
 

@@ -360,7 +360,7 @@ impl Client {
         raise(
             Kind::ConnectionResetError,
             format!(
-                "the connection to the manager at {} is closed: its server has ended",
+                "the connection to the manager at {} is closed: its server has ended, or can't be reached any more",
                 self.address
             ),
         )
