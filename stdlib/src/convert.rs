@@ -111,6 +111,8 @@ pub fn script_functions(library: &rhai::Module) {
 pub struct Encoder {
     writer: Writer,
     objects: Vec<ObjRef>,
+    /// Values whose descriptors are in the message, where nobody else keeps them until it is sent.
+    kept: Vec<Dynamic>,
     /// Where we are inside the value, innermost last: filled in only while an error travels outwards.
     path: Vec<String>,
 }
@@ -128,6 +130,7 @@ impl Encoder {
         Self {
             writer: Writer::new(),
             objects: Vec::new(),
+            kept: Vec::new(),
             path: Vec::new(),
         }
     }
@@ -136,7 +139,16 @@ impl Encoder {
     pub fn clear(&mut self) {
         self.writer.clear();
         self.objects.clear();
+        self.kept.clear();
         self.path.clear();
+    }
+
+    /// Keeps a value that was written until the message is cleared, if there are descriptors in it: they are in the message by their
+    /// numbers alone, and go with their last owner.
+    pub(crate) fn keep(&mut self, value: &Dynamic) {
+        if !self.fds().is_empty() {
+            self.kept.push(value.clone());
+        }
     }
 
     /// The core's writer, for what is no script value (heads of control messages).

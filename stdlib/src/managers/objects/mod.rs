@@ -133,7 +133,11 @@ impl Turn<'_> {
                 .begin_array(values.len())
                 .map_err(|error| crate::core_error::from_wire(&error))?;
             for value in values {
-                value.with(|value| out.value_at("result", value))?;
+                value.with(|value| {
+                    out.value_at("result", value)?;
+                    out.keep(value);
+                    Ok::<_, Error>(())
+                })?;
             }
             out.writer().end();
             Ok(Outcome::Written)
@@ -325,7 +329,10 @@ pub(super) fn malformed() -> Error {
 /// Where the value can't travel.
 pub(super) fn write_done(out: &mut Encoder, value: &Dynamic) -> Result<()> {
     out.writer().int(Status::Done as i64);
-    out.value_at("result", value)
+    out.value_at("result", value)?;
+    // It may have been taken out of its object.
+    out.keep(value);
+    Ok(())
 }
 
 /// Writes that an operation was taken back.

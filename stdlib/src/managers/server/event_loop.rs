@@ -365,6 +365,8 @@ impl<'s> Loop<'s> {
                 .into_iter()
                 .for_each(|handle| mphost_core::session::session().release(handle));
         }
+        // What was only kept for the message goes now: others may wait for the end of a connection.
+        self.out.clear();
         sent
     }
 
