@@ -310,10 +310,9 @@ pub(crate) fn teach(function: &str, kind: Kind, message: String) {
 fn lesson(signature: &str) -> Option<(Kind, String)> {
     let name = signature.split([' ', '(']).next().unwrap_or_default();
     if !name.starts_with(|c: char| c.is_alphabetic() || c == '_') && !name.contains('$') {
-        let types = signature[name.len()..]
-            .trim()
-            .trim_start_matches('(')
-            .trim_end_matches(')');
+        let types = signature[name.len()..].trim();
+        let types = types.strip_prefix('(').unwrap_or(types);
+        let types = types.strip_suffix(')').unwrap_or(types);
         let types: Vec<String> = types
             .split(", ")
             .map(|name| match name {
@@ -324,10 +323,13 @@ fn lesson(signature: &str) -> Option<(Kind, String)> {
                 other => format!("'{}'", other.rsplit("::").next().unwrap_or(other)),
             })
             .collect();
-        let message = format!(
+        let mut message = format!(
             "unsupported operand type(s) for {name}: {}",
             types.join(" and ")
         );
+        if name == "%" && types.first().is_some_and(|left| left == "'string'") {
+            message.push_str("; values go into a text by sprintf(format, [values])");
+        }
         return Some((Kind::TypeError, message));
     }
     LESSON.with_borrow(|lesson| {
@@ -382,7 +384,7 @@ pub fn interpreter_error(error: &EvalAltResult) -> (Kind, String) {
     if let Some(at) = text.rfind(" (line ") {
         text.truncate(at);
     }
-    (kind, text)
+    (kind, crate::habits::improved(text))
 }
 
 /// [`interpreter_error`] for the object map that Rhai's `catch` makes of such an error.

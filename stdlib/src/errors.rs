@@ -221,8 +221,10 @@ fn from_caught_map(map: &Map, source: Option<&str>) -> Option<ScriptError> {
         .filter(|(key, _)| !matches!(key.as_str(), "message" | "position" | "type"));
     let detail = ErrorDetail {
         kind,
-        message: lesson_of_caught_map(map)
-            .map_or_else(|| text_of_caught_map(map), |(_, message)| message),
+        message: lesson_of_caught_map(map).map_or_else(
+            || crate::habits::improved(text_of_caught_map(map)),
+            |(_, message)| message,
+        ),
         position: String::new(),
         traceback: String::new(),
         cause: Dynamic::UNIT,

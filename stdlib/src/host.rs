@@ -132,7 +132,7 @@ impl Host {
     #[must_use]
     pub fn run(&self) -> i32 {
         if let Err(report) = compile(self.runtime) {
-            let _ = crate::output::write_stderr(&report);
+            let _ = crate::output::write_report(&report);
             return SYNTAX_ERROR;
         }
         let ast = self.runtime.ast();
@@ -159,7 +159,7 @@ impl Host {
     #[must_use]
     pub fn run_function(&self, name: &str) -> i32 {
         if let Err(report) = compile(self.runtime) {
-            let _ = crate::output::write_stderr(&report);
+            let _ = crate::output::write_report(&report);
             return SYNTAX_ERROR;
         }
         let result = child::call_function(name).map(|_: Dynamic| ());

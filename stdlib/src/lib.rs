@@ -20,6 +20,7 @@ pub mod errors;
 pub mod file;
 pub mod formatting;
 pub mod given;
+mod habits;
 pub mod handle;
 pub mod host;
 pub mod interactive;

@@ -3,6 +3,8 @@
 use crate::core_error;
 use crate::error::Result;
 use nix::errno::Errno;
+use std::ffi::OsString;
+use std::io::IsTerminal;
 use std::os::fd::AsFd;
 
 /// Writes all of `text` to standard output, in one system call as long as the reader keeps up.
@@ -23,6 +25,21 @@ pub fn write_stdout(text: &str) -> Result<()> {
 /// As [`write_stdout`].
 pub fn write_stderr(text: &str) -> Result<()> {
     write_all(std::io::stderr().as_fd(), text.as_bytes(), "standard error")
+}
+
+/// Writes the report of an error to standard error, with colours if that is a terminal.
+///
+/// The environment variable `NO_COLOR` turns them off (<https://no-color.org>), as a terminal does that has none.
+///
+/// # Errors
+/// As [`write_stdout`].
+pub fn write_report(report: &str) -> Result<()> {
+    let set = |name| std::env::var_os(name).is_some_and(|value: OsString| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
+    if std::io::stderr().is_terminal() && !set("NO_COLOR") && !dumb {
+        return write_stderr(&crate::traceback::coloured(report));
+    }
+    write_stderr(report)
 }
 
 fn write_all(fd: impl AsFd, mut bytes: &[u8], what: &str) -> Result<()> {

@@ -250,9 +250,14 @@ pub(crate) fn register_identity(registry: &mut Registry, name: &str, path: &str)
     registry.constant("", "__file__", path.to_owned(), "The script's path.");
 }
 
+/// This process's runtime, if it has made one.
+pub(crate) fn try_runtime() -> Option<&'static Runtime> {
+    RUNTIME.get()
+}
+
 /// [`Runtime::refresh`], where this process has a runtime.
 pub(crate) fn refresh() -> Result<()> {
-    RUNTIME.get().map_or(Ok(()), Runtime::refresh)
+    try_runtime().map_or(Ok(()), Runtime::refresh)
 }
 
 fn configure(engine: &mut Engine) {

@@ -35,13 +35,17 @@ impl Sources {
         }
     }
 
-    /// Line `number` (from 1) of a file, if it can be had.
-    pub(crate) fn line(&mut self, path: &str, number: usize) -> Option<String> {
-        let text = self
-            .texts
+    /// The text of a file, if it can be had.
+    pub(crate) fn text(&mut self, path: &str) -> Option<&str> {
+        self.texts
             .entry(path.to_owned())
             .or_insert_with(|| std::fs::read_to_string(self.folder.join(path)).ok())
-            .as_ref()?;
+            .as_deref()
+    }
+
+    /// Line `number` (from 1) of a file, if it can be had.
+    pub(crate) fn line(&mut self, path: &str, number: usize) -> Option<String> {
+        let text = self.text(path)?;
         text.lines().nth(number.checked_sub(1)?).map(str::to_owned)
     }
 }
@@ -84,6 +88,9 @@ pub fn format(error: &EvalAltResult, main: &str, called: bool, sources: &mut Sou
     }
     push_frame(&mut text, &source, at.position(), &frame, sources);
     text.push_str(&last_line(at));
+    if let EvalAltResult::ErrorParsing(error, position) = at {
+        push_advice(&mut text, &error.to_string(), &source, *position, sources);
+    }
     text
 }
 
@@ -181,6 +188,54 @@ fn push_source(
     }
 }
 
+/// A report with colours, for a terminal: the error's class, the carets, advice.
+#[must_use]
+pub fn coloured(report: &str) -> String {
+    const RED: &str = "\x1b[1;31m";
+    const CYAN: &str = "\x1b[1;36m";
+    const PLAIN: &str = "\x1b[0m";
+    let mut text = String::with_capacity(report.len() + 64);
+    for line in report.split_inclusive('\n') {
+        let content = line.trim_end_matches('\n');
+        let code = content.trim_start();
+        let head = code.split(':').next().unwrap_or_default();
+        if code == "^" || Kind::from_name(head).is_some() || head.starts_with("SyntaxError") {
+            let styled = if code == "^" { code } else { head };
+            let indent = &content[..content.len() - code.len()];
+            let _ = write!(
+                text,
+                "{indent}{RED}{styled}{PLAIN}{}",
+                &code[styled.len()..]
+            );
+            text.push_str(&line[content.len()..]);
+        } else if let Some(advice) = line.strip_prefix("Hint:") {
+            let _ = write!(text, "{CYAN}Hint:{PLAIN}{advice}");
+        } else {
+            text.push_str(line);
+        }
+    }
+    text
+}
+
+/// One line of advice about a syntax error, where there is one.
+fn push_advice(
+    text: &mut String,
+    message: &str,
+    path: &str,
+    position: Position,
+    sources: &mut Sources,
+) {
+    let (Some(line), column) = (position.line(), position.position().unwrap_or(1)) else {
+        return;
+    };
+    let advice = sources
+        .text(path)
+        .and_then(|source| crate::habits::syntax_advice(message, source, line, column));
+    if let Some(advice) = advice {
+        let _ = writeln!(text, "Hint: {advice}");
+    }
+}
+
 /// A syntax error with its source line and a caret.
 #[must_use]
 pub fn format_syntax(error: &ParseError, path: &str, sources: &mut Sources) -> String {
@@ -196,6 +251,8 @@ pub fn format_syntax(error: &ParseError, path: &str, sources: &mut Sources) -> S
             let _ = writeln!(text, "  File \"{path}\"");
         }
     }
-    let _ = writeln!(text, "SyntaxError: {}", error.err_type());
+    let message = error.err_type().to_string();
+    let _ = writeln!(text, "SyntaxError: {message}");
+    push_advice(&mut text, &message, path, position, sources);
     text
 }

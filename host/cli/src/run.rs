@@ -112,7 +112,7 @@ pub(crate) fn check(script: &str) -> u8 {
         Ok(program) => match mphost_stdlib::host::check(program) {
             Ok(()) => exit::SUCCESS,
             Err(report) => {
-                let _ = mphost_stdlib::output::write_stderr(&report);
+                let _ = mphost_stdlib::output::write_report(&report);
                 exit::USAGE
             }
         },

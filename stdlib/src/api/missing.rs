@@ -212,14 +212,26 @@ fn unknown(
     if natives.iter().any(|n| n == name) {
         // It may also have been found and have thrown: then nobody asks for this.
         let types: Vec<String> = args.iter().map(|value| type_name(value)).collect();
-        let message = format!("{name}() doesn't take ({})", types.join(", "));
+        let class = types.first().map_or("", String::as_str);
+        let advice = crate::habits::method_of_python(name, class).unwrap_or_default();
+        let message = format!("{name}() doesn't take ({}){advice}", types.join(", "));
         return wrong(name, Kind::TypeError, message);
     }
     let known = script_names
         .iter()
         .map(String::as_str)
         .chain(index.by_name().functions.keys().copied());
-    let hint = suggest(name, known.chain(natives.iter().map(String::as_str)));
+    let natives = natives
+        .iter()
+        .map(String::as_str)
+        .filter(|name| name.starts_with(char::is_alphabetic));
+    let class = args
+        .first()
+        .map(|value| type_name(value))
+        .unwrap_or_default();
+    let hint = crate::habits::held_function(name)
+        .or_else(|| crate::habits::method_of_python(name, &class))
+        .unwrap_or_else(|| suggest(name, known.chain(natives)));
     let of = match args.first() {
         Some(this) if hint.is_empty() => format!(" (called with {})", type_name(this)),
         _ => String::new(),

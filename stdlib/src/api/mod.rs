@@ -44,7 +44,8 @@ pub fn suggest<'n>(name: &str, known: impl Iterator<Item = &'n str>) -> String {
             )
         })
         .filter(|(distance, candidate)| {
-            *distance <= (candidate.len().max(name.len()) / 3).clamp(1, 3)
+            // Of one or two letters anything is close to anything.
+            *distance <= (candidate.len().max(name.len()) / 3).min(3)
         })
         .min()
         .map(|(_, candidate)| format!("; did you mean '{candidate}'?"))

@@ -75,6 +75,11 @@ impl Registry {
                 let made = function.clone();
                 crate::convert::native_function(module, name, move || made.pointer(module));
             }
+            let of = module.rsplit("::").next().unwrap_or(module);
+            if !wanted && self.wants(of) {
+                // A name that it doesn't have is missing in a module that is there.
+                self.module(module);
+            }
             if wanted {
                 let doc = self.metadata(doc);
                 let target = self.module(module);

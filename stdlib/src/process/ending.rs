@@ -196,7 +196,7 @@ pub fn report_uncaught(error: &EvalAltResult) -> i32 {
         is_child,
         &mut sources,
     ));
-    let _ = crate::output::write_stderr(&text);
+    let _ = crate::output::write_report(&text);
     let interrupted = crate::error::thrown_value(error, None)
         .read_lock::<ScriptError>()
         .is_some_and(|error| error.kind() == Kind::KeyboardInterrupt);

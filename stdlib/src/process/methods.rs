@@ -1,7 +1,7 @@
 //! The calls of the `process` room.
 
 use super::{Blueprint, Phase, Process, child, children, current, ending, own};
-use crate::api::{Call, Registry, suggest};
+use crate::api::{Call, Registry};
 use crate::error::{Kind, Result, raise};
 use mphost_core::clock::Deadline;
 use mphost_core::process::Method;
@@ -253,11 +253,8 @@ fn properties(registry: &mut Registry) {
                 let state = process.0.borrow();
                 state.fields.get(name.as_str()).cloned().ok_or_else(|| {
                     let known = state.fields.keys().map(AsRef::as_ref).chain(FIELDS);
-                    let hint = suggest(&name, known);
-                    raise(
-                        Kind::AttributeError,
-                        format!("'Process' object has no attribute '{name}'{hint}"),
-                    )
+                    let message = crate::habits::no_attribute("Process", &name, known);
+                    raise(Kind::AttributeError, message)
                 })
             },
         )

@@ -154,7 +154,7 @@ impl Server {
             Outcome::Done(None) => {}
             Outcome::Done(Some(value)) => print(&format!("{value}\n")),
             Outcome::Failed(report) => {
-                let _ = output::write_stderr(&report);
+                let _ = output::write_report(&report);
             }
             Outcome::Interrupted => {
                 // The terminal has shown `^C`, in the line where it was typed.
