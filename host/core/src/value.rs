@@ -181,6 +181,8 @@ handle_kinds! {
     Proxy = 64,
     /// A manager.
     Manager = 65,
+    /// The listening socket of a manager's server, on its way there.
+    ManagerSocket = 66,
     /// A process.
     Process = 80,
     /// What a pool gives its workers: its queues and its record.

@@ -66,6 +66,12 @@ pub(super) fn learn_key(address: &Address, key: &[u8]) {
     KEYS.with_borrow_mut(|keys| keys.insert(address.clone(), key.to_vec()));
 }
 
+/// The key of a server. A proxy that came by some road brings none: this process's own is tried then, as in Python.
+fn key_of(address: &Address) -> Vec<u8> {
+    let key = KEYS.with_borrow(|keys| keys.get(address).cloned());
+    key.unwrap_or_else(|| crate::process::current().authkey())
+}
+
 /// The keys that a child is told when it starts: those of servers with a key of their own.
 pub(crate) fn known_keys() -> Vec<(String, u16, Vec<u8>)> {
     KEYS.with_borrow(|keys| {
@@ -262,9 +268,7 @@ impl Client {
             .map_err(|error| self.unreachable(error))?;
         let local = transport::is_local(&socket);
         let mut link = Link::to_stranger(socket);
-        let key = KEYS.with_borrow(|keys| keys.get(&self.address).cloned());
-        // A proxy that came by some road brings no key: this process's own is tried then, as in Python.
-        let key = key.unwrap_or_else(|| crate::process::current().authkey());
+        let key = key_of(&self.address);
         let theirs = self.receive(&mut link, position)?;
         let answer = authentication::answer(&key, link.body(&theirs))?;
         send(&mut link, &answer)?;

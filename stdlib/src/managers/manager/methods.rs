@@ -96,6 +96,7 @@ fn given_pairs(call: &mut Call<'_>) -> Result<Vec<Dynamic>> {
 pub(in super::super) fn register(registry: &mut Registry) {
     with::context::<Manager>(Some("__enter__"), "shutdown");
     super::serving::register(registry);
+    super::travel::register();
     constructors(registry);
     life(registry);
     makers(registry);
@@ -215,7 +216,7 @@ fn life(registry: &mut Registry) {
             let address = manager.0.address.borrow().as_ref().map(ToString::to_string).unwrap_or_default();
             format!("<{} at '{address}'>", manager.0.class.name())
         })
-        .equality(|a, b| Rc::ptr_eq(&a.0, &b.0))
+        .equality(super::travel::same)
         .dynamic_methods(Rc::new(|ctx, name, args| {
             let Some((this, rest)) = args.split_first_mut() else { return Ok(None) };
             let Some(manager) = this.read_lock::<Manager>().map(|manager| manager.clone()) else { return Ok(None) };

@@ -5,6 +5,7 @@
 
 mod methods;
 mod serving;
+mod travel;
 
 pub(super) use methods::register;
 

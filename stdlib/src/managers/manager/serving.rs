@@ -160,8 +160,8 @@ fn encode_socket(value: &Dynamic, encoder: &mut Encoder) -> Result<()> {
     let socket = socket.0.borrow();
     let socket = socket
         .as_ref()
-        .ok_or_else(|| malformed(HandleKind::Manager))?;
-    encoder.begin_handle(HandleKind::Manager, None, Some(socket.as_fd()), 0)?;
+        .ok_or_else(|| malformed(HandleKind::ManagerSocket))?;
+    encoder.begin_handle(HandleKind::ManagerSocket, None, Some(socket.as_fd()), 0)?;
     encoder.writer().end();
     Ok(())
 }
@@ -175,7 +175,7 @@ fn decode_socket(head: HandleHead, decoder: &mut Decoder<'_>) -> Result {
 /// Registers what servers run, and servers in a script's own process.
 pub(super) fn register(registry: &mut Registry) {
     convert::portable::<Socket>(encode_socket);
-    convert::decoder(HandleKind::Manager, decode_socket);
+    convert::decoder(HandleKind::ManagerSocket, decode_socket);
     registry.function(
         MODULE,
         "__serve(socket: any, address: any, key: blob, builtins: bool, factories: map, initializer: any, initargs: array)",
