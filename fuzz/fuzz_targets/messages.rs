@@ -26,7 +26,10 @@ fuzz_target!(|data: &[u8]| {
     drop(theirs);
     let end = Connection::from_stream_fd(ours.into());
     let mut message = Vec::new();
-    while end.recv(&mut message, Some(1 << 20), Position::NONE).is_ok() {
+    while end
+        .recv(&mut message, Some(1 << 20), Position::NONE)
+        .is_ok()
+    {
         assert!(message.len() <= data.len());
     }
     assert!(message.is_empty(), "nobody sees half a message");

@@ -11,7 +11,7 @@ use crate::connection::socket as raw;
 use crate::error::{CoreError, Result};
 use crate::position::Position;
 use crate::sys;
-use crate::transport::{Address, FULL_PAUSE, resolve, wait_one};
+use crate::transport::{Address, FULL_PAUSE, raise_descriptor_limit, resolve, wait_one, with_room};
 use crate::wait::sleep;
 use nix::errno::Errno;
 use socket2::{Domain, SockAddr, Type};
@@ -65,8 +65,8 @@ impl Socket {
     /// # Errors
     /// [`CoreError::Os`]: too many open descriptors.
     pub fn new(family: Family) -> Result<Socket> {
-        let socket =
-            socket2::Socket::new(family.domain(), Type::STREAM, None).map_err(os("socket"))?;
+        let socket = with_room(|| socket2::Socket::new(family.domain(), Type::STREAM, None))
+            .map_err(os("socket"))?;
         Socket::over(socket, family)
     }
 
@@ -205,6 +205,7 @@ impl Socket {
     /// # Errors
     /// [`CoreError::Os`].
     pub fn listen(&self, backlog: i32) -> Result<()> {
+        raise_descriptor_limit();
         self.open()?.listen(backlog).map_err(os("listen"))
     }
 

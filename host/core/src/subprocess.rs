@@ -16,6 +16,7 @@ use crate::reap;
 use crate::signals;
 use crate::sys;
 use crate::table::ExitStatus;
+use crate::transport::restore_descriptor_limit;
 use crate::wait::{PollFd, WaitInfo, WaitKind, wait_fds};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
@@ -169,6 +170,7 @@ pub fn start(spec: Spec) -> Result<(Program, Pipes)> {
         if getppid() != parent {
             return Err(io::Error::from_raw_os_error(libc::ESRCH));
         }
+        restore_descriptor_limit();
         sys::signal::reset();
         Ok(())
     };

@@ -59,6 +59,7 @@ impl Acceptor {
     /// # Errors
     /// [`CoreError::Os`] where there are too many open descriptors.
     pub fn new(listener: Listener, key: Option<Vec<u8>>) -> Result<Acceptor> {
+        super::raise_descriptor_limit();
         let ready = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(os("epoll_create1"))?;
         ready
             .add(&listener.socket, EpollEvent::new(EpollFlags::EPOLLIN, 0))

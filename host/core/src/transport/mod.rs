@@ -10,11 +10,14 @@
 mod acceptor;
 mod address;
 mod handshake;
+mod limit;
 mod link;
 
 pub use acceptor::{Acceptor, PATIENCE, STRANGERS};
 pub use address::Address;
 pub use handshake::Handshake;
+pub use limit::raise_descriptor_limit;
+pub(crate) use limit::{restore_descriptor_limit, with_room};
 pub use link::{Fill, Frame, Link};
 
 use crate::clock::Deadline;
@@ -162,7 +165,7 @@ fn reason(error: &io::Error) -> String {
 }
 
 fn tcp_socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    let socket = with_room(|| Socket::new(Domain::for_address(address), Type::STREAM, None))?;
     socket.set_nonblocking(true)?;
     Ok(socket)
 }
@@ -253,11 +256,14 @@ pub(crate) const FULL_PAUSE: Duration = Duration::from_millis(2);
 
 fn connect_local(address: &Address, deadline: Deadline, position: Position) -> Result<OwnedFd> {
     loop {
-        let connected = ConnectOptions::new()
-            .name(local_name(address)?)
-            .wait_mode(ConnectWaitMode::Deferred)
-            .nonblocking_stream(true)
-            .connect_sync();
+        let name = local_name(address)?;
+        let connected = with_room(|| {
+            ConnectOptions::new()
+                .name(name.borrow())
+                .wait_mode(ConnectWaitMode::Deferred)
+                .nonblocking_stream(true)
+                .connect_sync()
+        });
         match connected {
             Ok(interprocess::local_socket::Stream::UdSocket(stream)) => return Ok(stream.into()),
             // The kernel offers nothing to wait for here.
@@ -313,17 +319,6 @@ pub fn wait_one(fd: i32, events: i16, deadline: Deadline, position: Position) ->
     match wait_fds(&mut fds, info, deadline)? {
         0 => Err(CoreError::Timeout),
         _ => Ok(()),
-    }
-}
-
-/// Lets this process have as many descriptors as the system allows it at most: for servers with many clients (getrlimit(2)).
-pub fn raise_descriptor_limit() {
-    use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-    {
-        // Refused, it stays as it was; whoever is too many waits then.
-        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
     }
 }
 
