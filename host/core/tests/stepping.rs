@@ -1,0 +1,472 @@
+//! A process that is killed at every instruction of an operation on shared memory, not only at the likely ones: the others go on.
+//!
+//! A victim is single-stepped (ptrace(2)) into an operation and killed after so many instructions; then the others must find the
+//! object as it was before the operation or as it is after it, and be able to use it. Repeated for one number of instructions after
+//! another, until the operation comes to its end.
+//!
+//! An operation has thousands of instructions, and each number needs a victim of its own: so only some are tried, others in each run.
+//! `MPHOST_STEPS=all` tries all of them, `MPHOST_STEPS=N` about N for each operation.
+
+#![allow(clippy::unwrap_used, clippy::undocumented_unsafe_blocks, missing_docs)]
+
+mod common;
+use common::*;
+use mphost_core::CoreError;
+use mphost_core::barrier::Barrier;
+use mphost_core::clock::{self, Deadline};
+use mphost_core::condition::{AnyLock, Condition};
+use mphost_core::event::Event;
+use mphost_core::permit::{BoundedSemaphore, Lock, RLock, Semaphore};
+use mphost_core::queue::Queue;
+use mphost_core::session::{ObjectKind, session};
+use mphost_core::shared::Block;
+use mphost_core::signals;
+use mphost_core::table::{self, SlotId};
+use nix::sys::signal::Signal;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::Pid;
+use std::time::Duration;
+
+/// How many numbers of instructions are tried for each operation, unless told otherwise.
+const TRIES: u64 = 20;
+
+fn request(what: libc::c_uint, pid: Pid, signal: i32) {
+    let result = unsafe { libc::ptrace(what, pid.as_raw(), 0, signal) };
+    assert_eq!(result, 0, "ptrace: {}", std::io::Error::last_os_error());
+}
+
+/// Runs `ready`, then `steps` instructions of `operation`, in a process that is killed then; or all of it: true.
+fn kill_after(steps: u64, ready: &dyn Fn(), operation: &dyn Fn()) -> (bool, u64) {
+    let mut victim = SlotId::NONE;
+    let mut taken = 0;
+    // Deaths are noticed afterwards: a victim that is stopped must not be mistaken for one.
+    let finished = signals::blocked(|| {
+        victim = start("victim", || {
+            assert_eq!(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) }, 0);
+            ready();
+            nix::sys::signal::raise(Signal::SIGSTOP).unwrap();
+            operation();
+            nix::sys::signal::raise(Signal::SIGSTOP).unwrap();
+            unreachable!("it is killed");
+        });
+        let pid = Pid::from_raw(table::pid(victim).unwrap());
+        let next = || match waitpid(pid, None).unwrap() {
+            WaitStatus::Stopped(_, signal) => signal,
+            other => panic!("the victim failed: {other:?}"),
+        };
+        let mut signal = next();
+        while signal != Signal::SIGSTOP {
+            request(libc::PTRACE_CONT, pid, signal as i32);
+            signal = next();
+        }
+        let mut pass = 0;
+        let mut finished = false;
+        while taken < steps && !finished {
+            request(libc::PTRACE_SINGLESTEP, pid, pass);
+            taken += 1;
+            pass = 0;
+            match next() {
+                Signal::SIGTRAP => {}
+                Signal::SIGSTOP => finished = true,
+                other => pass = other as i32,
+            }
+        }
+        kill(victim);
+        finished
+    });
+    assert_eq!(finish(victim).code(), -9);
+    (finished, taken)
+}
+
+/// Kills victims all over an operation. `prepare` comes before each and `check` after each, here; `check` is told whether the victim had
+/// come to its operation's end.
+fn step_through(
+    name: &str,
+    prepare: &dyn Fn(),
+    ready: &dyn Fn(),
+    operation: &dyn Fn(),
+    check: &dyn Fn(bool),
+) {
+    prepare();
+    let (finished, length) = kill_after(u64::MAX, ready, operation);
+    assert!(finished);
+    check(true);
+    let tries = match std::env::var("MPHOST_STEPS").as_deref() {
+        Ok("all") => length,
+        Ok(number) => number.parse().unwrap(),
+        Err(_) => TRIES,
+    };
+    let stride = (length / tries.max(1)).max(1);
+    let mut steps = clock::now() / 1000 % stride;
+    let mut tried = 0;
+    while steps < length {
+        prepare();
+        let (finished, _) = kill_after(steps, ready, operation);
+        // Should the check fail or hang, this is what says where.
+        SETTING.set(format!(
+            "{name} killed after {steps} of {length} instructions"
+        ));
+        check(finished);
+        steps += stride;
+        tried += 1;
+    }
+    println!("{name}: {tried} kills in {length} instructions");
+}
+
+thread_local! {
+    static SETTING: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) };
+}
+
+fn setting() -> String {
+    SETTING.with_borrow(Clone::clone)
+}
+
+/// A lock of this process's, whoever died with it.
+fn acquire(lock: &AnyLock) {
+    loop {
+        match lock.acquire(long(), P) {
+            Ok(taken) => return assert!(taken, "{}", setting()),
+            Err(CoreError::OwnerDied { exitcode: -9, .. }) => {
+                let recovered = match lock {
+                    AnyLock::Lock(lock) => lock.recover(),
+                    AnyLock::RLock(lock) => lock.recover(),
+                };
+                assert!(recovered.unwrap(), "{}", setting());
+            }
+            Err(e) => panic!("{e}: {}", setting()),
+        }
+    }
+}
+
+fn items(queue: &Queue) -> Vec<Vec<u8>> {
+    let mut all = vec![];
+    loop {
+        match queue.get(Deadline::NOW, P, |item| item.payload.to_vec()) {
+            Ok(item) => all.push(item),
+            Err(CoreError::Empty) => return all,
+            Err(e) => panic!("{e}: {}", setting()),
+        }
+    }
+}
+
+fn put(queue: &Queue, item: &[u8]) {
+    queue.put(item, &[], 0, long(), P).unwrap();
+}
+
+#[test]
+fn queues() {
+    in_session(|| {
+        // An item of each size: one that fits, one that needs a chunk of its own.
+        for (maxsize, large) in [(0, 10), (0, 6000), (8, 10)] {
+            let queue = Queue::create(ObjectKind::Queue, maxsize, P).unwrap();
+            let other = Queue::create(ObjectKind::Queue, maxsize, P).unwrap();
+            let item = vec![3; large];
+            let fill = || {
+                assert_eq!(items(&queue).len(), 0);
+                put(&queue, b"1");
+                put(&queue, b"2");
+            };
+            let warm = || {
+                put(&other, &item);
+                items(&other);
+            };
+            let whole = |allowed: &[&[&[u8]]]| {
+                put(&queue, b"last");
+                let mut left = items(&queue);
+                assert_eq!(left.pop().unwrap(), b"last", "{}", setting());
+                assert!(
+                    allowed.iter().any(|items| *items == left),
+                    "{left:?}: {}",
+                    setting()
+                );
+            };
+            step_through(
+                "put",
+                &fill,
+                &warm,
+                &|| put(&queue, &item),
+                &|finished| match finished {
+                    true => whole(&[&[b"1", b"2", &item]]),
+                    false => whole(&[&[b"1", b"2"], &[b"1", b"2", &item]]),
+                },
+            );
+            let get = || {
+                queue.get(Deadline::NOW, P, |_| ()).unwrap();
+            };
+            step_through("get", &fill, &warm, &get, &|finished| match finished {
+                true => whole(&[&[b"2"]]),
+                false => whole(&[&[b"1", b"2"], &[b"2"]]),
+            });
+        }
+    });
+}
+
+#[test]
+fn locks() {
+    in_session(|| {
+        let lock = || AnyLock::Lock(Lock::create(P).unwrap());
+        let rlock = || AnyLock::RLock(RLock::create(P).unwrap());
+        for (lock, other) in [(lock(), lock()), (rlock(), rlock())] {
+            let warm = || {
+                acquire(&other);
+                other.release().unwrap();
+            };
+            let usable = |_| {
+                acquire(&lock);
+                lock.release().unwrap();
+                acquire(&other);
+                other.release().unwrap();
+            };
+            step_through("acquire", &|| {}, &warm, &|| acquire(&lock), &usable);
+            let held = || acquire(&lock);
+            let release = || lock.release().unwrap();
+            step_through("release", &|| {}, &held, &release, &usable);
+        }
+    });
+}
+
+#[test]
+fn semaphores() {
+    in_session(|| {
+        let bounded = BoundedSemaphore::create(2, P).unwrap();
+        let free = |bounded: &BoundedSemaphore| {
+            while bounded.recover().unwrap() {}
+            assert_eq!(bounded.get_value().unwrap(), 2, "{}", setting());
+        };
+        let take = || assert!(bounded.acquire(long(), P).unwrap());
+        let usable = |_| free(&bounded);
+        step_through("bounded acquire", &|| {}, &|| {}, &take, &usable);
+        let give = || bounded.release().unwrap();
+        step_through("bounded release", &|| {}, &take, &give, &usable);
+
+        let plain = Semaphore::create(3, P).unwrap();
+        let reset = || while plain.acquire(Deadline::NOW, P).unwrap() {};
+        let fill = || {
+            reset();
+            (0..3).for_each(|_| plain.release().unwrap());
+        };
+        let lower = || assert!(plain.acquire(long(), P).unwrap());
+        step_through("acquire", &fill, &|| {}, &lower, &|finished| {
+            let value = plain.get_value().unwrap();
+            assert!(value == 2 || !finished && value == 3, "{}", setting());
+        });
+        let raise = || plain.release().unwrap();
+        step_through("release", &fill, &|| {}, &raise, &|finished| {
+            let value = plain.get_value().unwrap();
+            assert!(value == 4 || !finished && value == 3, "{}", setting());
+        });
+    });
+}
+
+/// A process that waits each time it is told to, and says when it went on.
+struct Waiter {
+    slot: SlotId,
+    go: Semaphore,
+    done: Semaphore,
+}
+
+impl Waiter {
+    fn start(wait: impl Fn()) -> Self {
+        let go = Semaphore::create(0, P).unwrap();
+        let done = Semaphore::create(0, P).unwrap();
+        let slot = start("waiter", || {
+            loop {
+                assert!(go.acquire(Deadline::NEVER, P).unwrap());
+                wait();
+                done.release().unwrap();
+            }
+        });
+        Self { slot, go, done }
+    }
+
+    /// Has it wait; it sleeps on `kind` when this returns.
+    fn send(&self, kind: mphost_core::wait::WaitKind) {
+        self.go.release().unwrap();
+        let deadline = long();
+        while table::info(self.slot)
+            .and_then(|info| info.waiting)
+            .is_none_or(|waiting| waiting.kind != kind)
+        {
+            assert!(!deadline.has_passed(), "it doesn't wait: {}", setting());
+            std::thread::yield_now();
+        }
+    }
+
+    fn went_on(&self, deadline: Deadline) -> bool {
+        self.done.acquire(deadline, P).unwrap()
+    }
+
+    fn end(self) {
+        kill(self.slot);
+        finish(self.slot);
+    }
+}
+
+#[test]
+fn events() {
+    use mphost_core::wait::WaitKind;
+    in_session(|| {
+        let event = Event::create(P).unwrap();
+        let waiter = Waiter::start(|| assert!(event.wait(Deadline::NEVER, P).unwrap()));
+        let prepare = || {
+            event.clear().unwrap();
+            waiter.send(WaitKind::Event);
+        };
+        let check = |finished: bool| {
+            if !event.is_set().unwrap() {
+                assert!(!finished, "{}", setting());
+                event.set().unwrap();
+            }
+            // Set by one who died before it could wake anybody: the death does.
+            assert!(waiter.went_on(long()), "{}", setting());
+        };
+        step_through("set", &prepare, &|| {}, &|| event.set().unwrap(), &check);
+
+        // A wait that ends at its time limit: all the steps of publishing it, and of taking that back.
+        let other = Event::create(P).unwrap();
+        let wait = || {
+            assert!(
+                !other
+                    .wait(Deadline::after(Duration::from_micros(50)), P)
+                    .unwrap()
+            )
+        };
+        let usable = |_| {
+            other.set().unwrap();
+            assert!(other.wait(long(), P).unwrap());
+            other.clear().unwrap();
+        };
+        step_through("wait", &|| {}, &wait, &wait, &usable);
+        waiter.end();
+    });
+}
+
+#[test]
+fn conditions() {
+    use mphost_core::wait::WaitKind;
+    in_session(|| {
+        let lock = AnyLock::Lock(Lock::create(P).unwrap());
+        let condition = Condition::create(P).unwrap();
+        let waiter = Waiter::start(|| {
+            acquire(&lock);
+            match condition.wait(&lock, Deadline::NEVER, P) {
+                Ok(notified) => assert!(notified),
+                // It was notified by one who died with the lock.
+                Err(CoreError::OwnerDied { .. }) => acquire(&lock),
+                Err(e) => panic!("{e}"),
+            }
+            lock.release().unwrap();
+        });
+        let prepare = || waiter.send(WaitKind::Condition);
+        let notify = || {
+            acquire(&lock);
+            condition.notify(1).unwrap();
+            lock.release().unwrap();
+        };
+        let check = |finished: bool| {
+            if !finished {
+                // For one who was notified before, this is for nobody.
+                notify();
+            }
+            assert!(waiter.went_on(long()), "{}", setting());
+            assert_eq!(condition.waiters().unwrap(), 0, "{}", setting());
+        };
+        step_through("notify", &prepare, &|| {}, &notify, &check);
+
+        // One that comes and goes swallows nothing that is meant for the other.
+        let visit = || {
+            acquire(&lock);
+            let _ = condition.wait(&lock, Deadline::NOW, P).unwrap();
+            lock.release().unwrap();
+        };
+        let check = |_| {
+            notify();
+            assert!(waiter.went_on(long()), "{}", setting());
+        };
+        step_through("wait", &prepare, &visit, &visit, &check);
+        waiter.end();
+    });
+}
+
+#[test]
+fn barriers() {
+    use mphost_core::wait::WaitKind;
+    in_session(|| {
+        let barrier = Barrier::create(2, P).unwrap();
+        let rounds = Block::create(8, P).unwrap();
+        let arrive = |deadline: Deadline| {
+            barrier.wait(deadline, P, || {
+                rounds
+                    .atomic(0)?
+                    .fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                Ok(())
+            })
+        };
+        let waiter = Waiter::start(|| match arrive(Deadline::NEVER) {
+            Ok(_) | Err(CoreError::BrokenBarrier) => {}
+            Err(e) => panic!("{e}"),
+        });
+        let prepare = || {
+            barrier.reset().unwrap();
+            waiter.send(WaitKind::Barrier);
+        };
+        let check = |finished: bool| {
+            if !finished {
+                // It may wait still, or have gone on with the victim or because that died.
+                while !waiter.went_on(Deadline::NOW) {
+                    match arrive(Deadline::after(Duration::from_millis(20))) {
+                        Ok(_) | Err(CoreError::BrokenBarrier) => {}
+                        Err(e) => panic!("{e}: {}", setting()),
+                    }
+                }
+            } else {
+                assert!(waiter.went_on(long()), "{}", setting());
+            }
+            // It can be used again.
+            barrier.reset().unwrap();
+            assert_eq!(barrier.n_waiting().unwrap(), 0, "{}", setting());
+        };
+        let last = || {
+            arrive(long()).unwrap();
+        };
+        step_through("the last one's wait", &prepare, &|| {}, &last, &check);
+
+        // One that comes first and gives up at once, which breaks the barrier.
+        let first = || assert_eq!(arrive(Deadline::NOW), Err(CoreError::BrokenBarrier));
+        let usable = |_| {
+            barrier.reset().unwrap();
+            waiter.send(WaitKind::Barrier);
+            arrive(long()).unwrap();
+            assert!(waiter.went_on(long()), "{}", setting());
+        };
+        let fresh = || barrier.reset().unwrap();
+        step_through("a wait that is given up", &fresh, &|| {}, &first, &usable);
+        waiter.end();
+    });
+}
+
+#[test]
+fn objects() {
+    in_session(|| {
+        let make = || {
+            let lock = Lock::create(P).unwrap();
+            let block = Block::create(5000, P).unwrap();
+            drop((lock, block));
+        };
+        let before = session().usage().unwrap();
+        let check = |_| {
+            // The tables can be used, and what the dead one had made is gone, but perhaps for what it was just making.
+            make();
+            let after = session().usage().unwrap();
+            assert_eq!(after.processes, before.processes, "{}", setting());
+        };
+        step_through("create and drop", &|| {}, &make, &make, &check);
+        let after = session().usage().unwrap();
+        let kills = if std::env::var("MPHOST_STEPS").is_ok() {
+            1 << 20
+        } else {
+            TRIES as usize + 2
+        };
+        assert!(after.objects <= before.objects + kills, "{after:?}");
+    });
+}
