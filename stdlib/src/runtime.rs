@@ -376,6 +376,7 @@ fn serve() -> Result<()> {
     while let Some(signal) = mphost_core::signals::take_pending() {
         crate::handle_signal(signal)?;
     }
+    mphost_core::process::tidy()?;
     let services = SERVICES.with_borrow(Vec::clone);
     for service in services {
         service()?;

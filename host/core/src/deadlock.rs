@@ -286,6 +286,7 @@ fn everybody(session: &'static Session) -> Everybody {
     for (id, slot) in table::slots(session) {
         match table::status_of(slot, id.generation) {
             SlotStatus::Dead(_) | SlotStatus::Gone => continue,
+            SlotStatus::Starting if table::is_abandoned(slot) => continue,
             SlotStatus::Starting => return Everybody::Alive,
             SlotStatus::Live => {}
         }

@@ -89,9 +89,14 @@ impl Snapshot {
     pub fn take() -> Self {
         let session = session();
         let rows = table::all();
-        let rows = rows
-            .into_iter()
-            .filter(|row| !matches!(row.status, SlotStatus::Dead(_)));
+        let is_there = |row: &ProcessInfo| match row.status {
+            SlotStatus::Live => true,
+            SlotStatus::Starting => {
+                table::lookup(row.slot).is_some_and(|slot| !table::is_abandoned(slot))
+            }
+            SlotStatus::Dead(_) | SlotStatus::Gone => false,
+        };
+        let rows = rows.into_iter().filter(is_there);
         let mut processes: Vec<Process> = rows
             .map(|info| Process {
                 info,

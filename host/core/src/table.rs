@@ -220,6 +220,7 @@ pub fn allocate(name: &str, parent: SlotId, daemon: bool, start_method: u8) -> R
     slot.pid.store(0, Relaxed);
     slot.start_time.store(0, Relaxed);
     slot.parent.store(parent.to_u64(), Relaxed);
+    slot.starter.store(session.me().to_u64(), Relaxed);
     slot.flags.store(
         (u32::from(daemon) * DAEMON) | (u32::from(start_method) << 8),
         Relaxed,
@@ -275,26 +276,35 @@ pub(crate) fn lookup(id: SlotId) -> Option<&'static Slot> {
 }
 
 /// Notes that the process runs, as `pid`. For the parent, with signals blocked since before the
-/// fork ([`crate::signals::blocked`]), so that the child's death finds the pid.
-pub fn set_live(slot: SlotId, pid: i32) {
-    if let Some(s) = lookup(slot) {
-        s.pid.store(pid, SeqCst);
-        // Fails where the child itself was faster, or has died already.
-        let _ = s.state.compare_exchange(
-            pack(slot.generation, STARTING),
-            pack(slot.generation, LIVE),
-            SeqCst,
-            SeqCst,
-        );
+/// fork ([`crate::signals::blocked`]), so that the child's death finds the pid. False if the slot is
+/// another process's, or nobody's any more.
+pub fn set_live(slot: SlotId, pid: i32) -> bool {
+    let Some(s) = lookup(slot) else { return false };
+    // The first of those who were started for one slot has it.
+    if let Err(other) = s.pid.compare_exchange(0, pid, SeqCst, SeqCst)
+        && other != pid
+    {
+        return false;
     }
+    // Fails where the child itself was faster, or has died already.
+    let _ = s.state.compare_exchange(
+        pack(slot.generation, STARTING),
+        pack(slot.generation, LIVE),
+        SeqCst,
+        SeqCst,
+    );
+    true
 }
 
-/// This process is `slot` from now on.
-pub(crate) fn begin_here(slot: SlotId) {
+/// This process is `slot` from now on; false if that is another process.
+pub(crate) fn begin_here(slot: SlotId) -> bool {
+    if !set_live(slot, std::process::id() as i32) {
+        return false;
+    }
     if let Some(s) = lookup(slot) {
         s.start_time.store(clock::now(), SeqCst);
-        set_live(slot, std::process::id() as i32);
     }
+    true
 }
 
 /// Gives the child, before it runs, references to these objects.
@@ -539,9 +549,23 @@ pub fn bury(id: SlotId) {
     let _ = crate::postoffice::sweep(session, None);
 }
 
-/// Buries and releases the dead whose parent is no more: nobody else will.
+/// Whether a process that is being started never will be: its starter died at it. Should it have begun after all, it ends as soon as it looks
+/// for its parent.
+pub(crate) fn is_abandoned(slot: &Slot) -> bool {
+    let starter = SlotId::from_u64(slot.starter.load(SeqCst));
+    unpack(slot.state.load(SeqCst)).1 == STARTING
+        && !matches!(status(starter), SlotStatus::Live | SlotStatus::Starting)
+        // The main process is nobody's.
+        && starter != SlotId::NONE
+}
+
+/// Buries and releases the dead whose parent is no more, and those that died before they were started: nobody else will.
 pub fn sweep(session: &'static Session) {
     for (id, slot) in slots(session) {
+        if is_abandoned(slot) {
+            release(id);
+            continue;
+        }
         if !matches!(status_of(slot, id.generation), SlotStatus::Dead(_)) {
             continue;
         }

@@ -64,7 +64,7 @@ pub(super) fn run_copy(job: &Job<'_>, enter: Enter<'_>) -> ! {
 }
 
 /// The exit code of a child that couldn't even begin.
-const START_FAILED: i32 = 1;
+pub(super) const START_FAILED: i32 = 1;
 
 /// Closes every descriptor above 2 that isn't in `keep`.
 fn close_others(keep: &mut Vec<RawFd>) {
@@ -99,12 +99,19 @@ pub(super) fn guard_main(requester: SlotId) {
     if sys::process::install_guard(main).is_err() {
         exit_now(START_FAILED);
     }
-    // It may have died before the signal was asked for.
-    let abandoned =
-        matches!(table::status(requester), SlotStatus::Dead(status) if status.abnormal());
-    if abandoned || table::pid(session().main_slot()).is_none() {
+    // It may have died before this process was known to be its child, and its slot be another's by now: whoever has asked
+    // waits for the answer, and so doesn't end in any other way.
+    if !is_alive(requester) || table::pid(session().main_slot()).is_none() {
         exit_now(START_FAILED);
     }
+}
+
+/// Whether a process is there that has asked for another.
+pub(super) fn is_alive(requester: SlotId) -> bool {
+    matches!(
+        table::status(requester),
+        SlotStatus::Live | SlotStatus::Starting
+    )
 }
 
 pub(super) fn io(call: &'static str, error: &std::io::Error) -> CoreError {

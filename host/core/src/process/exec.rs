@@ -193,7 +193,11 @@ pub fn entry() -> Result<Option<Entry>> {
     if !forkserver {
         child::guard_parent(head.parent);
     }
-    Session::attach(memory, head.slot())?;
+    match Session::attach(memory, head.slot()) {
+        // Whoever started this process died at it, and it was given up.
+        Err(CoreError::ObjectGone) => child::exit_now(1),
+        attached => attached?,
+    };
     crate::postoffice::attach([post_in, post_out]);
     forkserver::attach(requests, server);
     if forkserver {

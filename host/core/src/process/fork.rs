@@ -16,6 +16,7 @@ impl StartMethod for Fork {
         let parent = getpid().as_raw();
         let forked = signals::blocked(|| match crate::sys::process::fork() {
             Ok(ForkResult::Child) => {
+                // Its parent has the slot: nobody else can be it.
                 session::after_fork(job.slot);
                 Ok(None)
             }

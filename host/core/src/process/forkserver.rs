@@ -2,7 +2,7 @@
 //!
 //! Requests go through one socket pair that every process of the session has from the start, both ends of it: so any process
 //! can ask, however it was started, and a server that was killed can be replaced by anybody; requests that it hadn't read yet wait in the
-//! socket for the next one. The answer is the process table: the server stores the child's pid there and wakes who waits for it.
+//! socket for the next one, and one that it had read is sent again. The answer is the process table: the server stores the child's pid there and wakes who waits for it.
 //!
 //! Who ends whom: the children are the server's in the kernel's eyes, but belong to those who asked for them. Whoever reaps a
 //! process that was killed ends that process's children too (see the reap room), and a guard signal ends what outlives the main process.
@@ -18,10 +18,12 @@ use crate::signals;
 use crate::table::{self, SlotId, SlotStatus};
 use crate::wait::{self, WaitInfo, WaitKind};
 use crate::wire;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::{ForkResult, getpid};
 use std::cell::Cell;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU32, Ordering::SeqCst};
 
 /// What the process table says of a server where it says the start method of others.
 const SERVER: u8 = 4;
@@ -77,11 +79,17 @@ pub fn server_pid() -> Option<i32> {
 fn server() -> Option<SlotId> {
     table::all()
         .into_iter()
-        .find(|process| {
-            process.start_method == SERVER
-                && matches!(process.status, SlotStatus::Live | SlotStatus::Starting)
-        })
+        .find(|process| process.start_method == SERVER && is_there(process.slot))
         .map(|process| process.slot)
+}
+
+/// Whether a server is live or about to be.
+fn is_there(server: SlotId) -> bool {
+    match table::status(server) {
+        SlotStatus::Live => true,
+        SlotStatus::Starting => table::lookup(server).is_some_and(|s| !table::is_abandoned(s)),
+        SlotStatus::Dead(_) | SlotStatus::Gone => false,
+    }
 }
 
 fn start_server() -> Result<()> {
@@ -102,40 +110,58 @@ impl StartMethod for Forkserver {
     fn start(&self, job: Job<'_>, _enter: Enter<'_>) -> Result<i32> {
         let head = exec::deposit(&job)?;
         let message = wire::encode_control(&head).map_err(|e| CoreError::Runtime(e.to_string()))?;
-        if server().is_none() {
-            start_server()?;
-        }
-        end(0)?.send(&message, job.fds, Position::default())?;
         loop {
-            match wait_started(job.slot)? {
-                SlotStatus::Starting => {
-                    // The server died with our request unread, or read: a new one reads on; one that was read is lost.
-                    if server().is_none() {
-                        start_server()?;
-                    }
-                }
-                SlotStatus::Gone => {
-                    return Err(CoreError::Runtime(
-                        "the forkserver died while it started a process".into(),
-                    ));
-                }
+            if server().is_none() {
+                start_server()?;
+            }
+            let asked = server();
+            end(0)?.send(&message, job.fds, Position::default())?;
+            match wait_started(job.slot, asked)? {
+                // The server died, with the request read or unread: the next one is asked again. Of two processes that come of it
+                // one is the child.
+                SlotStatus::Starting => {}
+                SlotStatus::Gone => return Err(CoreError::ObjectGone),
                 _ => return table::pid(job.slot).ok_or(CoreError::ObjectGone),
             }
         }
     }
 }
 
-/// Waits until the process has begun, or the server has died: then it may still be `Starting`.
-fn wait_started(id: SlotId) -> Result<SlotStatus> {
+/// Waits until the process has begun, or the server that was asked is no more: then it may still be `Starting`.
+fn wait_started(id: SlotId, asked: Option<SlotId>) -> Result<SlotStatus> {
     let Some(slot) = table::lookup(id) else {
         return Ok(SlotStatus::Gone);
     };
     let info = WaitInfo::new(WaitKind::Foreign, id.to_u64(), Position::default());
     let status = wait::wait_until(&slot.ended, info, Deadline::NEVER, || {
         let status = table::status(id);
-        Ok((status != SlotStatus::Starting || server().is_none()).then_some(status))
+        let server_is_there = || asked.is_some_and(is_there);
+        Ok((status != SlotStatus::Starting || !server_is_there()).then_some(status))
     })?;
     Ok(status.unwrap_or(SlotStatus::Gone))
+}
+
+static DEATHS_SEEN: AtomicU32 = AtomicU32::new(0);
+
+/// Sees to it, after deaths, that no request lies unread: the descriptors in it would keep pipes open whose processes are no more. For
+/// the interrupt hook.
+///
+/// # Errors
+/// Where no server can be started.
+pub fn tidy() -> Result<()> {
+    let deaths = session().header().deaths.load(SeqCst);
+    if DEATHS_SEEN.swap(deaths, SeqCst) == deaths || server().is_some() {
+        return Ok(());
+    }
+    let Some(requests) = control().nth(1) else {
+        return Ok(());
+    };
+    let mut polled = [PollFd::new(requests, PollFlags::POLLIN)];
+    // An error says that there is nothing to read.
+    if poll(&mut polled, PollTimeout::ZERO).unwrap_or(0) > 0 {
+        start_server()?;
+    }
+    Ok(())
 }
 
 /// Serves requests until the program ends: what a forkserver's process does. `run` is called in each child with its bootstrap and
@@ -156,10 +182,18 @@ pub fn serve(run: &mut dyn FnMut(Vec<u8>, Vec<OwnedFd>) -> i32) -> Result<()> {
         let Ok(head) = wire::decode_control::<Head>(&message, REQUEST_LIMIT) else {
             continue;
         };
+        if table::status(head.slot()) != SlotStatus::Starting || !child::is_alive(head.requester())
+        {
+            // It was asked for twice, or nobody waits for it any more.
+            continue;
+        }
         let server = getpid().as_raw();
         let forked = signals::blocked(|| match crate::sys::process::fork() {
             Ok(ForkResult::Child) => {
-                session::after_fork(head.slot());
+                if !session::after_fork(head.slot()) {
+                    // The server before this one had it started after all.
+                    child::exit_now(child::START_FAILED);
+                }
                 None
             }
             Ok(ForkResult::Parent { child }) => {

@@ -20,7 +20,7 @@ mod forkserver;
 pub use crate::sys::process::borrow_fd;
 pub use child::{exit_now, guard_parent};
 pub use exec::{CHILD_COMMAND, Entry, FORKSERVER_COMMAND, entry};
-pub use forkserver::{prepare, serve, server_pid};
+pub use forkserver::{prepare, serve, server_pid, tidy};
 
 use crate::error::{CoreError, Result};
 use crate::table::SlotId;

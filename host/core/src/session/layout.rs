@@ -92,7 +92,9 @@ pub(crate) struct Slot {
     pub(crate) name: [AtomicU8; NAME_LEN],
     /// When the wait at hand began.
     pub(crate) wait_since: AtomicU64,
-    _room: [AtomicU64; 10],
+    /// Who took this slot, and is to start the process.
+    pub(crate) starter: AtomicU64,
+    _room: [AtomicU64; 9],
 }
 // SAFETY: repr(C), atomics and eventcounts.
 unsafe impl Shared for Slot {}

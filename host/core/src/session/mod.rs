@@ -64,12 +64,12 @@ pub fn session() -> &'static Session {
 }
 
 /// Makes this process, just forked, the one that `slot` describes. The first thing in the child:
-/// the session still takes it for its parent.
-pub fn after_fork(slot: SlotId) {
+/// the session still takes it for its parent. False if another process is that one: then this one must end.
+pub fn after_fork(slot: SlotId) -> bool {
     session().me.store(slot.to_u64(), Ordering::SeqCst);
     crate::signals::after_fork();
     crate::reap::after_fork();
-    table::begin_here(slot);
+    table::begin_here(slot)
 }
 
 impl Session {
@@ -97,7 +97,7 @@ impl Session {
     /// Attaches this process, started by exec, to the session behind `fd` as process `slot`.
     ///
     /// # Errors
-    /// `Value` if the descriptor is no session's memory or the slot isn't waiting for a process.
+    /// `Value` if the descriptor is no session's memory, `ObjectGone` if the slot isn't waiting for a process.
     pub fn attach(fd: OwnedFd, slot: SlotId) -> Result<&'static Self> {
         let region = Region::attach(fd)?;
         let layout = Layout::of(&region);
@@ -113,11 +113,11 @@ impl Session {
             table::status(slot),
             table::SlotStatus::Starting | table::SlotStatus::Live
         ) {
-            return Err(CoreError::Value(
-                "the session doesn't expect this process".into(),
-            ));
+            return Err(CoreError::ObjectGone);
         }
-        table::begin_here(slot);
+        if !table::begin_here(slot) {
+            return Err(CoreError::ObjectGone);
+        }
         Ok(session)
     }
 

@@ -60,7 +60,9 @@ pub fn in_session(f: impl FnOnce()) {
             Session::create().unwrap();
             reap::install().unwrap();
             reap::become_subreaper().unwrap();
-            watchdog(Duration::from_secs(240));
+            // Stepping through every instruction takes its time.
+            let long_run = std::env::var_os("MPHOST_STEPS").is_some();
+            watchdog(Duration::from_secs(if long_run { 86_400 } else { 240 }));
             f();
         }),
         ForkResult::Parent { child } => {
