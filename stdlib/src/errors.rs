@@ -95,6 +95,8 @@ fn meaning(kind: Kind) -> &'static str {
         Kind::BrokenProcessPool => "a pool that can't run tasks any more",
         Kind::WorkerLostError => "a pool's worker that died over its task",
         Kind::OwnerDiedError => "a lock whose holder died",
+        Kind::CancelledError => "a task that was cancelled",
+        Kind::BlockingIOError => "an operation that would have to wait where that isn't wanted",
         Kind::DeadlockError => "processes that wait for each other, so that none can go on",
         _ => "anything that goes wrong",
     }

@@ -266,6 +266,7 @@ pub fn type_name(value: &Dynamic) -> String {
         "blob" => "blob",
         "Fn" => "function",
         "timestamp" => "timestamp",
+        other if other.contains("::Range") => "range",
         other => other.rsplit("::").next().unwrap_or(other),
     }
     .to_owned()

@@ -4,6 +4,8 @@
 //! entries, so that none of them can say what isn't so.
 
 pub mod definitions;
+pub mod examples;
+pub mod pages;
 
 use crate::api::{Entry, EntryKind, Registry, Vocabulary};
 
@@ -13,7 +15,16 @@ pub fn entries() -> Vec<Entry> {
     let mut registry = Registry::new(false, Vocabulary::Everything);
     crate::register_all(&mut registry);
     crate::runtime::register_identity(&mut registry, "__main__", "");
-    registry.into_entries()
+    public(registry)
+}
+
+/// What scripts are meant to call: what begins with a line below is the host's own, but for the constants.
+fn public(registry: Registry) -> Vec<Entry> {
+    let mut entries = registry.into_entries();
+    entries.retain(|entry| {
+        entry.kind == EntryKind::Constant || !entry.signature.name().starts_with('_')
+    });
+    entries
 }
 
 /// What an entry is called in full: `Queue`, `os::getpid`, `Queue.put`.

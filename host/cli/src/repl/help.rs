@@ -3,7 +3,7 @@
 use super::helper::COMMANDS;
 use crate::ui::{self, styled};
 use mphost_stdlib::api::{Entry, EntryKind, suggest};
-use mphost_stdlib::reference::{full_name, summary};
+use mphost_stdlib::reference::{examples, full_name, summary};
 use std::fmt::Write;
 
 /// What is to be said of `name`; of the prompt itself where it is empty.
@@ -58,10 +58,14 @@ fn describe(text: &mut String, entry: &Entry) {
         _ => format!("{}::{}", entry.module, entry.signature.text),
     };
     let _ = writeln!(text, "{}", styled(ui::BOLD, head));
-    for line in entry.doc.lines() {
-        // Markdown's fences are for the book: indented code says the same here.
-        if !line.starts_with("```") {
-            let _ = writeln!(text, "  {line}");
+    let prose = entry.doc.split("```rhai").next().unwrap_or_default();
+    for line in prose.trim().lines() {
+        let _ = writeln!(text, "  {line}");
+    }
+    if let Some(example) = examples::of(entry, &examples::all()) {
+        text.push('\n');
+        for line in example.trim().lines() {
+            let _ = writeln!(text, "      {line}");
         }
     }
     text.push('\n');
