@@ -29,8 +29,11 @@ use rustix::process::{Pid, PidfdFlags, Signal};
 use super::cancel::Cancel;
 use super::survivors::{Family, MARK, Survivor, shared_memory};
 
-/// How long descendants may outlive the main process.
-const GRACE: Duration = Duration::from_secs(1);
+/// How long descendants may outlive the main process: far longer than they need, for the sake of busy machines.
+const GRACE: Duration = Duration::from_secs(3);
+/// How long the output may stay open where nobody is found who has it: a process that is ending has no descriptors to be
+/// looked at any more, and closes them when its turn on the CPU comes.
+const NOBODY: Duration = Duration::from_secs(20);
 /// How long the answer to SIGQUIT may take.
 const DUMP_LIMIT: Duration = Duration::from_secs(3);
 /// How long standard error must be silent for the answer to be taken as whole.
@@ -386,7 +389,7 @@ fn exit_code(status: ExitStatus) -> i32 {
 
 /// The main process has ended: the others have [`GRACE`] to do so. Gives those that don't, in words.
 fn wait_for_the_rest(family: &Family, running: &mut Running<'_>) -> Vec<String> {
-    let deadline = Instant::now() + GRACE;
+    let begin = Instant::now();
     running.stdout.drain();
     running.stderr.drain();
     loop {
@@ -397,6 +400,7 @@ fn wait_for_the_rest(family: &Family, running: &mut Running<'_>) -> Vec<String> 
         if (others.is_empty() && !running.open()) || running.cancel.signal().is_some() {
             return Vec::new();
         }
+        let deadline = begin + if others.is_empty() { NOBODY } else { GRACE };
         if Instant::now() >= deadline {
             others.iter().for_each(Survivor::kill);
             return name(&others);
