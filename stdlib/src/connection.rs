@@ -42,14 +42,22 @@ pub struct Connection(Rc<core::Connection>);
 /// [`wait`]: self#wait
 type Descriptor = fn(&Dynamic) -> Result<RawFd>;
 
+/// Says of an object whose descriptor can be read whether it is ready; `None`: it is.
+type Look = fn(&Dynamic) -> Result<Option<bool>>;
+
 thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
-    static WAITABLE: RefCell<HashMap<TypeId, Descriptor>> = RefCell::new(HashMap::new());
+    static WAITABLE: RefCell<HashMap<TypeId, (Descriptor, Option<Look>)>> = RefCell::new(HashMap::new());
 }
 
 /// Says that `mp::connection::wait` can wait for values of this type: until the descriptor can be read.
 pub fn waitable<T: 'static>(descriptor: Descriptor) {
-    WAITABLE.with_borrow_mut(|all| all.insert(TypeId::of::<T>(), descriptor));
+    WAITABLE.with_borrow_mut(|all| all.insert(TypeId::of::<T>(), (descriptor, None)));
+}
+
+/// The same for a type whose descriptor tells only that it is worth a look.
+fn waitable_by_look<T: 'static>(descriptor: Descriptor, look: Look) {
+    WAITABLE.with_borrow_mut(|all| all.insert(TypeId::of::<T>(), (descriptor, Some(look))));
 }
 
 /// Registers pipes and `mp::connection`.
@@ -379,15 +387,37 @@ fn wait(call: &mut Call<'_>) -> Result {
         return Ok(Dynamic::from_array(Array::new()));
     }
     let mut polled = Vec::with_capacity(objects.len());
-    for object in &objects {
+    let mut looks = Vec::new();
+    for (index, object) in objects.iter().enumerate() {
+        let (fd, look) = descriptor(object)?;
         polled.push(PollFd {
-            fd: descriptor(object)?,
+            fd,
             events: nix::libc::POLLIN,
             revents: 0,
         });
+        looks.extend(look.map(|look| (index, look)));
     }
     let info = WaitInfo::new(WaitKind::Descriptors, 0, places::of_call(call.ctx));
-    wait_fds(&mut polled, info, deadline)?;
+    loop {
+        // What was seen there before can't be seen at the descriptor any more.
+        let mut seen = false;
+        for (index, look) in &looks {
+            seen |= look(&objects[*index])? == Some(true);
+        }
+        let until = if seen { Deadline::NOW } else { deadline };
+        let found = wait_fds(&mut polled, info, until)?;
+        for (index, look) in &looks {
+            let fd = &mut polled[*index];
+            if let Some(ready) = look(&objects[*index])?
+                && fd.revents & nix::libc::POLLNVAL == 0
+            {
+                fd.revents = if ready { nix::libc::POLLIN } else { 0 };
+            }
+        }
+        if found == 0 || polled.iter().any(|fd| fd.revents != 0) {
+            break;
+        }
+    }
     if let Some(bad) = polled
         .iter()
         .find(|fd| fd.revents & nix::libc::POLLNVAL != 0)
@@ -405,11 +435,12 @@ fn wait(call: &mut Call<'_>) -> Result {
     Ok(Dynamic::from_array(ready.collect()))
 }
 
-fn descriptor(object: &Dynamic) -> Result<RawFd> {
+fn descriptor(object: &Dynamic) -> Result<(RawFd, Option<Look>)> {
     if let Ok(number) = object.as_int() {
         return RawFd::try_from(number)
             .ok()
             .filter(|fd| *fd >= 0)
+            .map(|fd| (fd, None))
             .ok_or_else(|| {
                 raise(
                     Kind::ValueError,
@@ -419,7 +450,7 @@ fn descriptor(object: &Dynamic) -> Result<RawFd> {
     }
     let known = WAITABLE.with_borrow(|all| all.get(&object.type_id()).copied());
     match known {
-        Some(descriptor) => descriptor(object),
+        Some((descriptor, look)) => Ok((descriptor(object)?, look)),
         None => Err(raise(
             Kind::TypeError,
             format!(

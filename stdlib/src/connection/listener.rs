@@ -6,7 +6,7 @@
 //! Invariant: the file of a local socket with a path goes with its listener, and at the latest when the process ends that made it.
 //! An address that nobody has chosen is a name without a file.
 
-use super::{Connection, waitable};
+use super::{Connection, waitable_by_look};
 use crate::address::{address_of, address_value};
 use crate::api::{Call, Registry};
 use crate::convert::{self, Decoder, Encoder};
@@ -208,6 +208,12 @@ fn decode(head: HandleHead, decoder: &mut Decoder<'_>) -> Result {
     }))))
 }
 
+/// The state behind a value, of which `wait` knows already that it is a listener.
+fn of(value: &Dynamic) -> Rc<State> {
+    let listener = value.read_lock::<Listener>();
+    listener.expect("found by the type of the value").0.clone()
+}
+
 /// Registers listeners and clients.
 pub(super) fn register(registry: &mut Registry) {
     registry.function(
@@ -233,12 +239,11 @@ pub(super) fn register(registry: &mut Registry) {
     convert::portable::<Listener>(encode);
     convert::decoder(HandleKind::Listener, decode);
     with::context::<Listener>(None, "close");
-    waitable::<Listener>(|value| {
-        let listener = value
-            .read_lock::<Listener>()
-            .expect("found by the type of the value");
-        Ok(listener.0.acceptor.ready_fd()?)
-    });
+    // A stranger that says nothing isn't worth a call of accept, which would wait for somebody else.
+    waitable_by_look::<Listener>(
+        |value| Ok(of(value).acceptor.ready_fd()?),
+        |value| Ok(of(value).acceptor.is_ready()?),
+    );
     registry
         .class::<Listener>("Listener")
         .display(|listener| {

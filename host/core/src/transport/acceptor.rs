@@ -34,6 +34,8 @@ struct Open {
     listener: Listener,
     ready: Epoll,
     strangers: RefCell<VecDeque<Stranger>>,
+    /// What the next call of `accept` comes to, where that has been asked for.
+    known: RefCell<Option<Result<OwnedFd>>>,
 }
 
 /// A listening socket and who stands before it. Python: `multiprocessing.connection.Listener`.
@@ -69,6 +71,7 @@ impl Acceptor {
                 listener,
                 ready,
                 strangers: RefCell::default(),
+                known: RefCell::default(),
             }))),
             key,
         })
@@ -123,36 +126,69 @@ impl Acceptor {
             // However many strangers knock, this process can be interrupted.
             poll_interrupts()?;
             let open = self.open()?;
-            if let Some(key) = &self.key
-                && let Some(accepted) = open.first_ready(key)
-            {
+            let next = match &self.key {
+                None => open.listener.accept()?.map(Ok),
+                Some(key) => open.next(key)?,
+            };
+            if let Some(accepted) = next {
                 return accepted;
             }
-            match (open.listener.accept()?, &self.key) {
-                (Some(socket), None) => return Ok(socket),
-                (Some(socket), Some(_)) => {
-                    open.challenge(socket)?;
-                    continue;
-                }
-                (None, _) => {}
-            }
-            let deadline = open.deadline();
-            if deadline.has_passed() {
-                open.strangers.borrow_mut().pop_front();
-                return Err(CoreError::Authentication(format!(
-                    "a peer connected and didn't authenticate itself within {} s",
-                    PATIENCE.as_secs()
-                )));
-            }
-            match wait_one(open.ready.0.as_raw_fd(), libc::POLLIN, deadline, position) {
+            match wait_one(
+                open.ready.0.as_raw_fd(),
+                libc::POLLIN,
+                open.deadline(),
+                position,
+            ) {
                 Ok(()) | Err(CoreError::Timeout) => {}
                 Err(error) => return Err(error),
             }
         }
     }
+
+    /// Whether [`accept`](Acceptor::accept) would return at once. What has arrived at the descriptor of
+    /// [`ready_fd`](Acceptor::ready_fd) is looked at; it may be a stranger's who isn't through yet. Without a key the descriptor alone tells:
+    /// `None`.
+    ///
+    /// # Errors
+    /// [`CoreError::Closed`]; [`CoreError::Os`].
+    pub fn is_ready(&self) -> Result<Option<bool>> {
+        let open = self.open()?;
+        let Some(key) = &self.key else {
+            return Ok(None);
+        };
+        let next = open.next(key)?;
+        let ready = next.is_some();
+        open.known.replace(next);
+        Ok(Some(ready))
+    }
 }
 
 impl Open {
+    /// A peer that has the key, or what was wrong with one; none for the time being.
+    fn next(&self, key: &[u8]) -> Result<Option<Result<OwnedFd>>> {
+        if let Some(known) = self.known.take() {
+            return Ok(Some(known));
+        }
+        // In a flood of them interrupts have their turn in between.
+        for _ in 0..STRANGERS {
+            if let Some(peer) = self.first_ready(key) {
+                return Ok(Some(peer));
+            }
+            match self.listener.accept()? {
+                Some(socket) => self.challenge(socket)?,
+                None => break,
+            }
+        }
+        if !self.deadline().has_passed() {
+            return Ok(None);
+        }
+        self.strangers.borrow_mut().pop_front();
+        Ok(Some(Err(CoreError::Authentication(format!(
+            "a peer connected and didn't authenticate itself within {} s",
+            PATIENCE.as_secs()
+        )))))
+    }
+
     /// Begins the handshake with a new peer.
     fn challenge(&self, socket: OwnedFd) -> Result<()> {
         // One that has gone again already is nobody's concern.
