@@ -154,15 +154,22 @@ fn processes_of_the_forkserver_are_killed() {
 #[test]
 fn main_processes_are_killed() {
     let mut random = seed();
+    // At any time, and often while its first processes begin.
+    let early = ["trees"; 12].map(|name| (name, 63));
+    let runs: Vec<(&str, u64)> = SCRIPTS
+        .map(|name| (name, 511))
+        .into_iter()
+        .chain(early)
+        .collect();
     for method in ["fork", "spawn", "forkserver"] {
-        for name in SCRIPTS {
+        for (name, time) in &runs {
             random = random
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
             let what = format!("{name} under {method}");
             let mark = format!("{}-main-{method}-{name}", std::process::id());
             let mut child = start(method, name, 1_000_000, random % 1000, &mark);
-            std::thread::sleep(Duration::from_millis(random >> 33 & 511));
+            std::thread::sleep(Duration::from_millis(random >> 33 & time));
             child.kill().expect("it runs");
             child.wait().expect("it is dead");
             assert_nothing_left(&mark, &what);

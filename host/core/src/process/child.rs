@@ -101,7 +101,8 @@ pub(super) fn guard_main(requester: SlotId) {
     }
     // It may have died before this process was known to be its child, and its slot be another's by now: whoever has asked
     // waits for the answer, and so doesn't end in any other way.
-    if !is_alive(requester) || table::pid(session().main_slot()).is_none() {
+    // The main process may have died before the signal was asked for: then there is nobody who would say so in the table.
+    if !is_alive(requester) || main == 0 || sys::process::has_ended(main) {
         exit_now(START_FAILED);
     }
 }

@@ -79,6 +79,21 @@ pub(crate) fn pidfd(pid: i32) -> std::result::Result<OwnedFd, Errno> {
     Ok(unsafe { OwnedFd::from_raw_fd(RawFd::try_from(fd).unwrap_or(-1)) })
 }
 
+/// Whether a process has ended, reaped or not.
+pub(crate) fn has_ended(pid: i32) -> bool {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    match pidfd(pid) {
+        Ok(fd) => {
+            let mut polled = [PollFd::new(
+                std::os::fd::AsFd::as_fd(&fd),
+                PollFlags::POLLIN,
+            )];
+            poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+        }
+        Err(errno) => errno == Errno::ESRCH,
+    }
+}
+
 /// Sends a signal; async-signal-safe. Whoever is gone already needs none.
 pub(crate) fn kill(pid: i32, signo: i32) {
     // SAFETY: kill takes two numbers.
