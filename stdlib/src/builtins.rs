@@ -4,7 +4,7 @@
 //! can't do. Source: CPython Library Reference, Built-in Functions.
 
 use crate::api::{Registry, type_name};
-use crate::error::{Error, Kind, Result, kind_of_caught_map, raise};
+use crate::error::{Error, Kind, Result, raise};
 use crate::{file, formatting, items, output, range, spelling};
 use rhai::{
     Array, Blob, Dynamic, FnPtr, FuncRegistration, ImmutableString, Map, NativeCallContext,
@@ -81,23 +81,6 @@ fn register_print(registry: &mut Registry) {
                     is_volatile: true,
                 },
             );
-    }
-    // An error of the interpreter is caught as an object map in Rhai; it shows like any other error.
-    for name in ["print", "to_string"] {
-        module.set_native_fn(name, |ctx: NativeCallContext<'_>, map: &mut Map| {
-            match kind_of_caught_map(map) {
-                Some(kind) => Ok(ImmutableString::from(format!(
-                    "{}: {}",
-                    kind.name(),
-                    map["message"]
-                ))),
-                None => {
-                    let mut copy = Dynamic::from_map(map.clone());
-                    ctx.call_native_fn_raw("to_debug", true, &mut [&mut copy])
-                        .map(|text| text.into_immutable_string().unwrap_or_default())
-                }
-            }
-        });
     }
 }
 
@@ -326,8 +309,7 @@ mod tests {
 
     #[test]
     fn a_caught_interpreter_error_prints_as_an_error() {
-        // Without the rewriting of catches (code in `eval`, for one) the error is Rhai's own map.
-        let engine = engine(&[super::register]);
+        let engine = engine(&[super::register, crate::errors::register]);
         let text: String = engine
             .eval("try { 1 / 0 } catch (e) { return e.to_string(); }")
             .expect("the script runs");

@@ -1,30 +1,28 @@
-//! Makes `catch (e)` give an error value for every error, those of the interpreter included.
+//! Declares the variables of `catch (e) { … }` and `with … as NAME { … }` in their blocks.
 //!
-//! Problem: what Rhai's `catch` binds for an error of its own (unknown name, bad index, division by zero) is an object map that has
-//! no `type`. A missing property of a map can't be supplied without harm: Rhai asks for it before it adds a new property too, without
-//! saying which of the two it is. And a compiled function's body can be read, but not replaced. So what is compiled is the script with
-//! one statement more in each catch block, its first: `e=caught_error__(e);`, which turns such a map into the error value that the host
-//! itself would have raised.
+//! Problem: both are custom syntax ([`crate::tries`], [`crate::with`]), and the parser doesn't know the variables of custom syntax, so a
+//! closure around such a block would look for one outside. So what is compiled is the script with one statement more in each
+//! block, its first: `let e=bound__();`, which takes the value that was caught or entered.
 //!
-//! Where the blocks are is what Rhai's own parser says, in a first compilation (only of scripts with the word `catch` in them), so that
+//! Where the blocks are is what Rhai's own parser says, in a first compilation (only of scripts with the words `catch` or `as` in them), so that
 //! neither texts nor comments mislead. Columns behind an inserted statement are counted back ([`original`]).
 //!
 //! Invariants: a script that doesn't compile is reported as it is written; every process compiles the same text, so the names of
-//! closures agree. Code that is compiled elsewhere (`eval`) works as before, with the map.
+//! closures agree. Code that is compiled elsewhere (`eval`) has a variable that closures around the block don't find.
 
-use crate::errors::CAUGHT;
+use crate::with::BOUND;
 use rhai::{AST, Engine, ParseError, Position, Token};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-/// An opening brace of a catch block, and the variable that the block binds.
+/// An opening brace, and the statement that goes behind it.
 struct Block {
     line: usize,
     column: usize,
-    variable: String,
+    statement: String,
 }
 
-/// What of `catch ( NAME ) {` has been read.
+/// What of `catch ( NAME ) {` or `as NAME {` has been read.
 #[derive(Default)]
 enum Progress {
     #[default]
@@ -33,6 +31,8 @@ enum Progress {
     Open,
     Name(String),
     Close(String),
+    As,
+    Entered(String),
 }
 
 #[derive(Default)]
@@ -49,11 +49,12 @@ struct Shift {
 }
 
 thread_local! {
+    static DECLARES: Cell<bool> = const { Cell::new(false) };
     static RECORDER: RefCell<Option<Recorder>> = const { RefCell::new(None) };
     static SHIFTS: RefCell<HashMap<String, Vec<Shift>>> = RefCell::new(HashMap::new());
 }
 
-/// Compiles a script so that its catches bind error values; `path` is what its errors name.
+/// Compiles a script so that its blocks have their variables; `path` is what its errors name.
 ///
 /// The engine must show its tokens to [`watch`].
 ///
@@ -69,7 +70,7 @@ pub fn compile(engine: &Engine, source: &str, path: &str) -> Result<AST, ParseEr
 /// # Errors
 /// As [`compile`].
 pub(crate) fn compile_piece(engine: &Engine, source: &str, path: &str) -> Result<AST, ParseError> {
-    let ast = if source.contains("catch") {
+    let ast = if source.contains("catch") || source.contains(" as ") {
         RECORDER.set(Some(Recorder::default()));
         let compiled = engine.compile(source);
         let blocks = RECORDER
@@ -83,7 +84,10 @@ pub(crate) fn compile_piece(engine: &Engine, source: &str, path: &str) -> Result
             let (text, shifts) = insert(source, &blocks);
             SHIFTS.with_borrow_mut(|all| all.entry(path.to_owned()).or_default().extend(shifts));
             // It has just compiled without the statements, and they are valid wherever a statement is.
-            engine.compile(text).unwrap_or(compiled)
+            DECLARES.set(true);
+            let complete = engine.compile(text);
+            DECLARES.set(false);
+            complete.unwrap_or(compiled)
         }
     } else {
         engine.compile(source)?
@@ -91,6 +95,11 @@ pub(crate) fn compile_piece(engine: &Engine, source: &str, path: &str) -> Result
     let mut ast = ast;
     ast.set_source(path);
     Ok(ast)
+}
+
+/// Whether what is being compiled declares the variables of its `with … as` blocks.
+pub(crate) fn declares() -> bool {
+    DECLARES.get()
 }
 
 /// Sees a token that the parser is about to get.
@@ -104,19 +113,27 @@ pub(crate) fn watch(token: &Token, position: Position) {
             (Progress::Catch, Token::LeftParen) => Progress::Open,
             (Progress::Open, Token::Identifier(name)) => Progress::Name(name.to_string()),
             (Progress::Name(name), Token::RightParen) => Progress::Close(name),
-            (Progress::Close(variable), Token::LeftBrace) => {
-                if let (Some(line), Some(column)) = (position.line(), position.position()) {
-                    recorder.blocks.push(Block {
-                        line,
-                        column,
-                        variable,
-                    });
-                }
+            (_, Token::As) => Progress::As,
+            (Progress::As, Token::Identifier(name)) => Progress::Entered(name.to_string()),
+            (Progress::Close(name) | Progress::Entered(name), Token::LeftBrace) => {
+                recorder.add(position, format!("let {name}={BOUND}();"));
                 Progress::Nothing
             }
             _ => Progress::Nothing,
         };
     });
+}
+
+impl Recorder {
+    fn add(&mut self, brace: Position, statement: String) {
+        if let (Some(line), Some(column)) = (brace.line(), brace.position()) {
+            self.blocks.push(Block {
+                line,
+                column,
+                statement,
+            });
+        }
+    }
 }
 
 fn insert(source: &str, blocks: &[Block]) -> (String, Vec<Shift>) {
@@ -134,14 +151,13 @@ fn insert(source: &str, blocks: &[Block]) -> (String, Vec<Shift>) {
             while let Some(block) =
                 blocks.next_if(|block| block.line == index + 1 && block.column == column + 1)
             {
-                let statement = format!("{0}={CAUGHT}({0});", block.variable);
-                let width = statement.chars().count();
+                let width = block.statement.chars().count();
                 shifts.push(Shift {
                     line: block.line,
                     column: column + 1 + added,
                     width,
                 });
-                text.push_str(&statement);
+                text.push_str(&block.statement);
                 added += width;
             }
         }
@@ -216,10 +232,44 @@ mod tests {
                     "try { [].push(1, 2) } catch (e) { return `${e}`; }",
                     "TypeError: push() doesn't take (array, int, int)",
                 ),
-                // Rhai has no catch for this one: what is on the stack is given up.
                 (
-                    "fn deep() { deep() } try { deep() } catch (e) { return e.type; }",
-                    "RecursionError: Stack overflow",
+                    "fn deep() { deep() } try { deep() } catch (e) { return [e.type, e.message]; }",
+                    "[\"RecursionError\", \"Stack overflow\"]",
+                ),
+                (
+                    "fn deep() { deep() } fn f() { try { deep() } catch (e) { return e.type; } } f() + f()",
+                    "RecursionErrorRecursionError",
+                ),
+                (
+                    "let f = || { let q = 5; q.missing }; try { f.call() } catch (e) { return e.type; }",
+                    "AttributeError",
+                ),
+                (
+                    "let n = 0; for i in 0..5 { try { if i == 1 { continue; } if i == 3 { break; } n += 1; } catch { } } n",
+                    "2",
+                ),
+                (
+                    "let n = 0; while true { try { throw 1; } catch (e) { n += e; if n > 2 { break; } } } n",
+                    "3",
+                ),
+                (
+                    "let e = 7; let f = || { try { throw 1; } catch (e) { return e; } }; [f.call(), e]",
+                    "[1, 7]",
+                ),
+                ("let e = 7; try { throw 1; } catch (e) { e += 1; } e", "7"),
+                ("const e = 7; try { throw 1; } catch (e) { return e; }", "1"),
+                ("fn f() { try { 5 } catch { 6 } } f()", ""),
+                (
+                    "eval(\"try { 1 / 0 } catch (e) { return e.type; }\")",
+                    "ZeroDivisionError",
+                ),
+                (
+                    "try { eval(\"1 / 0\") } catch (e) { return e.type; }",
+                    "ZeroDivisionError",
+                ),
+                (
+                    "let all = []; try { all.push(1); throw 2; } catch (e) { all.push(e); } all.push(3); all",
+                    "[1, 2, 3]",
                 ),
                 (
                     "try {\n  1 / 0\n} catch (e) { return [e.position, e.line, e.error]; }",

@@ -427,12 +427,18 @@ fn wait(call: &mut Call<'_>) -> Result {
             format!("wait(): there is no open descriptor {}", bad.fd),
         ));
     }
-    let ready = objects
-        .into_iter()
-        .zip(&polled)
-        .filter(|(_, fd)| fd.revents != 0)
-        .map(|(object, _)| object);
-    Ok(Dynamic::from_array(ready.collect()))
+    let mut ready = Array::new();
+    for (object, fd) in objects.into_iter().zip(&polled) {
+        if fd.revents == 0 {
+            continue;
+        }
+        if object.is_int() {
+            // The kernel tells of an end before anybody has buried the process: who waited for it shall find its exit code.
+            crate::process::settle(fd.fd)?;
+        }
+        ready.push(object);
+    }
+    Ok(ready.into())
 }
 
 fn descriptor(object: &Dynamic) -> Result<(RawFd, Option<Look>)> {

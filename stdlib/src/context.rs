@@ -79,10 +79,10 @@ pub fn register(registry: &mut Registry) {
             if let Some(method) = fixed_method() {
                 return Ok(method.name().into());
             }
-            if call.bool(0, false) && !process::method_is_set() {
+            if call.bool(0, false) && !process::method_is_settled() {
                 return Ok(Dynamic::UNIT);
             }
-            Ok(process::method().name().into())
+            Ok(process::settled_method().name().into())
         },
     );
     registry.constructor(
@@ -101,6 +101,11 @@ pub fn register(registry: &mut Registry) {
             };
             Ok(Dynamic::from(Context { method }))
         },
+    );
+    registry.constructor(
+        "cpu_count()",
+        "How many processors this process may use.\n\n```rhai\nprint(cpu_count());\n```",
+        |_| Ok(crate::os::cpu_count().into()),
     );
     registry.function(
         "mp",

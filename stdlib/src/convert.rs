@@ -107,6 +107,19 @@ pub fn script_functions(library: &rhai::Module) {
     });
 }
 
+/// Makes a module's function or closure known; false where the script has one of that name.
+pub(crate) fn adopt_function(name: &str, definition: &Shared<rhai::ScriptFuncDef>) -> bool {
+    TABLES.with_borrow_mut(|tables| {
+        let known = tables.scripts.entry(name.into()).or_default();
+        // The same again: the module was compiled for the second time, in a forked child perhaps.
+        let new = known.is_empty();
+        if new {
+            known.push(definition.clone());
+        }
+        new
+    })
+}
+
 /// Writes values as one message.
 pub struct Encoder {
     writer: Writer,

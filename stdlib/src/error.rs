@@ -340,6 +340,24 @@ fn lesson(signature: &str) -> Option<(Kind, String)> {
     })
 }
 
+/// Python's words for a property that a type doesn't have.
+fn missing_attribute(text: &str) -> Option<String> {
+    let quoted = |text: &str| text.split('\'').nth(1).map(str::to_owned);
+    let (name, rest) = match text.strip_prefix("Unknown property ") {
+        Some(rest) => (quoted(rest)?, rest),
+        None => {
+            let rest = text.strip_prefix("No writable property ")?;
+            (quoted(rest)?, rest)
+        }
+    };
+    let class = match quoted(rest.split("for type ").nth(1)?)?.as_str() {
+        "i64" => "int".to_owned(),
+        "f64" => "float".to_owned(),
+        class => class.to_owned(),
+    };
+    Some(format!("'{class}' object has no attribute '{name}'"))
+}
+
 /// Python's class and a message for an error of the interpreter itself.
 #[must_use]
 pub fn interpreter_error(error: &EvalAltResult) -> (Kind, String) {
@@ -348,6 +366,11 @@ pub fn interpreter_error(error: &EvalAltResult) -> (Kind, String) {
         && let Some(lesson) = lesson(signature)
     {
         return lesson;
+    }
+    if let E::ErrorDotExpr(text, _) = error
+        && let Some(message) = missing_attribute(text)
+    {
+        return (Kind::AttributeError, message);
     }
     let kind = match error {
         E::ErrorParsing(..) => Kind::SyntaxError,
@@ -385,125 +408,4 @@ pub fn interpreter_error(error: &EvalAltResult) -> (Kind, String) {
         text.truncate(at);
     }
     (kind, crate::habits::improved(text))
-}
-
-/// [`interpreter_error`] for the object map that Rhai's `catch` makes of such an error.
-///
-/// Returns `None` for any other map.
-#[must_use]
-pub fn kind_of_caught_map(map: &Map) -> Option<Kind> {
-    let name = map
-        .get("error")?
-        .read_lock::<rhai::ImmutableString>()?
-        .clone();
-    if !map.contains_key("message") || !name.starts_with("Error") {
-        return None;
-    }
-    if let Some((kind, _)) = lesson_of_caught_map(map) {
-        return Some(kind);
-    }
-    if is_wrapped(&name) {
-        return Some(kind_of_text(&text_of_caught_map(map)));
-    }
-    Some(match name.as_str() {
-        "ErrorParsing" => Kind::SyntaxError,
-        "ErrorVariableNotFound" | "ErrorFunctionNotFound" | "ErrorUnboundThis" => Kind::NameError,
-        "ErrorModuleNotFound" => Kind::ModuleNotFoundError,
-        "ErrorPropertyNotFound" | "ErrorDotExpr" => Kind::AttributeError,
-        "ErrorIndexNotFound" => Kind::KeyError,
-        "ErrorArrayBounds" | "ErrorStringBounds" | "ErrorBitFieldBounds" => Kind::IndexError,
-        "ErrorMismatchDataType"
-        | "ErrorMismatchOutputType"
-        | "ErrorIndexingType"
-        | "ErrorFor"
-        | "ErrorNonPureMethodCallOnConstant"
-        | "ErrorAssignmentToConstant" => Kind::TypeError,
-        "ErrorArithmetic" => {
-            let text = map["message"].to_string().to_lowercase();
-            if text.contains("zero") {
-                Kind::ZeroDivisionError
-            } else {
-                Kind::OverflowError
-            }
-        }
-        "ErrorStackOverflow" => Kind::RecursionError,
-        "ErrorDataTooLarge" => Kind::OverflowError,
-        _ => Kind::RuntimeError,
-    })
-}
-
-/// Whether the map describes a call that failed rather than the failure in it: then its message alone says what that was.
-fn is_wrapped(name: &str) -> bool {
-    matches!(name, "ErrorInFunctionCall" | "ErrorInModule")
-}
-
-/// The message of such a map without the places and the calls that Rhai puts behind it.
-pub(crate) fn text_of_caught_map(map: &Map) -> String {
-    let message = map
-        .get("message")
-        .map(ToString::to_string)
-        .unwrap_or_default();
-    let mut text = message.lines().next().unwrap_or_default();
-    for behind in [" @ '", " (line "] {
-        if let Some((before, _)) = text.rsplit_once(behind) {
-            text = before;
-        }
-    }
-    text.to_owned()
-}
-
-/// Python's class for the text of an error of the interpreter.
-fn kind_of_text(text: &str) -> Kind {
-    const PREFIXES: &[(&str, Kind)] = &[
-        ("Function not found", Kind::NameError),
-        ("Variable not found", Kind::NameError),
-        ("'this' not bound", Kind::NameError),
-        ("Module not found", Kind::ModuleNotFoundError),
-        ("Property not found", Kind::AttributeError),
-        ("Malformed dot expression", Kind::AttributeError),
-        ("Invalid index", Kind::KeyError),
-        ("Array index", Kind::IndexError),
-        ("String index", Kind::IndexError),
-        ("Bit-field index", Kind::IndexError),
-        ("Data type incorrect", Kind::TypeError),
-        ("Output type incorrect", Kind::TypeError),
-        ("Indexer unavailable", Kind::TypeError),
-        ("For loop expects", Kind::TypeError),
-        ("Non-pure", Kind::TypeError),
-        ("Cannot modify", Kind::TypeError),
-        ("Cannot assign", Kind::TypeError),
-        ("Division by zero", Kind::ZeroDivisionError),
-        ("Modulo by zero", Kind::ZeroDivisionError),
-        ("Stack overflow", Kind::RecursionError),
-        ("Syntax error", Kind::SyntaxError),
-    ];
-    if let Some((_, kind)) = PREFIXES.iter().find(|(prefix, _)| text.starts_with(prefix)) {
-        return *kind;
-    }
-    // Arithmetic errors say which operation it was: `Addition overflow: …`, `Modulo division by zero …`.
-    let lower = text.to_lowercase();
-    match () {
-        () if lower.contains("by zero") => Kind::ZeroDivisionError,
-        () if lower.contains("overflow") => Kind::OverflowError,
-        () => Kind::RuntimeError,
-    }
-}
-
-/// What was noted about the call that such a map says wasn't found: a better message than Rhai's.
-pub(crate) fn lesson_of_caught_map(map: &Map) -> Option<(Kind, String)> {
-    let name = map
-        .get("error")?
-        .read_lock::<rhai::ImmutableString>()?
-        .clone();
-    if is_wrapped(&name) {
-        return lesson(text_of_caught_map(map).strip_prefix("Function not found: ")?);
-    }
-    if name != "ErrorFunctionNotFound" {
-        return None;
-    }
-    lesson(
-        map.get("function")?
-            .read_lock::<rhai::ImmutableString>()?
-            .as_str(),
-    )
 }

@@ -1,21 +1,15 @@
 //! Errors as values: a constructor for each of Python's classes, and what a caught error tells.
 //!
 //! What the host raises and what a script throws with these constructors is the same type. Errors of the interpreter itself become
-//! it too: see [`crate::catches`].
+//! it too: see [`crate::tries`].
 //!
 //! Source: CPython Library Reference, Built-in Exceptions; `multiprocessing` and `queue` for theirs.
 
-use crate::api::Registry;
-use crate::error::{
-    ErrorDetail, Kind, ScriptError, kind_of_caught_map, lesson_of_caught_map, raise,
-    text_of_caught_map,
-};
+use crate::api::{Call, Registry};
+use crate::error::{ErrorDetail, Kind, ScriptError, raise};
 use crate::spelling;
-use rhai::{Dynamic, ImmutableString, Map, NativeCallContext};
+use rhai::Dynamic;
 use std::sync::LazyLock;
-
-/// The name of the function by which a catch turns what it caught into an error value.
-pub(crate) const CAUGHT: &str = "caught_error__";
 
 struct Constructor {
     kind: Kind,
@@ -102,11 +96,27 @@ fn meaning(kind: Kind) -> &'static str {
     }
 }
 
+/// The modules that have the class in Python as well.
+fn homes(kind: Kind) -> &'static [&'static str] {
+    match kind {
+        Kind::ProcessError
+        | Kind::TimeoutError
+        | Kind::BufferTooShort
+        | Kind::AuthenticationError
+        | Kind::WorkerLostError
+        | Kind::OwnerDiedError
+        | Kind::DeadlockError => &["mp"],
+        Kind::RemoteError => &["mp::managers"],
+        Kind::Empty | Kind::Full => &["queue"],
+        _ => &[],
+    }
+}
+
 /// Registers the constructors and the error type's properties.
 pub fn register(registry: &mut Registry) {
     for constructor in CONSTRUCTORS.iter() {
         let kind = constructor.kind;
-        registry.function("", &constructor.signature, &constructor.doc, move |call| {
+        let construct = move |call: &mut Call<'_>| {
             let message = call.take(0);
             let message = if message.is_unit() {
                 String::new()
@@ -126,14 +136,13 @@ pub fn register(registry: &mut Registry) {
             let error = ScriptError::from_detail(detail)
                 .at(call.ctx.call_source(), call.ctx.call_position());
             Ok(Dynamic::from(error))
-        });
+        };
+        registry.function("", &constructor.signature, &constructor.doc, construct);
+        for module in homes(kind) {
+            registry.also(module, &constructor.signature, construct);
+        }
     }
     register_properties(registry);
-    registry
-        .module("")
-        .set_native_fn(CAUGHT, |ctx: NativeCallContext<'_>, value: Dynamic| {
-            Ok(caught(value, ctx.call_source()))
-        });
 }
 
 fn register_properties(registry: &mut Registry) {
@@ -184,57 +193,6 @@ fn register_properties(registry: &mut Registry) {
                     && a.fields.len() == b.fields.len()
                     && a.fields.keys().eq(b.fields.keys())
         });
-}
-
-/// What a script caught, with an error of the interpreter (for which Rhai makes an object map) as an error value.
-///
-/// Everything else is returned as it is. `source` stands in for the script where the map doesn't name it.
-pub fn caught(value: Dynamic, source: Option<&str>) -> Dynamic {
-    let Some(error) = value
-        .read_lock::<Map>()
-        .and_then(|map| from_caught_map(&map, source))
-    else {
-        return value;
-    };
-    Dynamic::from(error)
-}
-
-fn from_caught_map(map: &Map, source: Option<&str>) -> Option<ScriptError> {
-    let kind = kind_of_caught_map(map)?;
-    let text = |key: &str| {
-        map.get(key)
-            .and_then(|v| v.read_lock::<ImmutableString>().map(|t| t.to_string()))
-    };
-    let number = |key: &str| {
-        map.get(key)
-            .and_then(|v| v.as_int().ok())
-            .and_then(|n| u16::try_from(n).ok())
-    };
-    let position = match (number("line"), number("position")) {
-        (Some(line), column) => rhai::Position::new(line, column.unwrap_or(0)),
-        _ => rhai::Position::NONE,
-    };
-    let source = text("source")
-        .filter(|source| !source.is_empty())
-        .or_else(|| source.map(str::to_owned));
-    // What Rhai's own scripts read of such a map (`e.line`, `e.error`) stays readable.
-    let fields = map
-        .iter()
-        .filter(|(key, _)| !matches!(key.as_str(), "message" | "position" | "type"));
-    let detail = ErrorDetail {
-        kind,
-        message: lesson_of_caught_map(map).map_or_else(
-            || crate::habits::improved(text_of_caught_map(map)),
-            |(_, message)| message,
-        ),
-        position: String::new(),
-        traceback: String::new(),
-        cause: Dynamic::UNIT,
-        fields: fields
-            .map(|(key, value)| (key.clone(), value.clone()))
-            .collect(),
-    };
-    Some(ScriptError::from_detail(detail).at(source.as_deref(), position))
 }
 
 #[cfg(test)]

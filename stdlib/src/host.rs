@@ -4,6 +4,7 @@
 //! never returns. Then it makes a [`Host`] and runs scripts.
 
 use crate::error::Result;
+use crate::modules;
 use crate::process::{self, child, ending, start};
 use crate::runtime::{self, Program, Runtime, Settings};
 use crate::traceback::{self, Sources};
@@ -109,6 +110,8 @@ impl Host {
         install()?;
         signals::insist_on_interrupts(true);
         process::become_main()?;
+        // It may be gone: then imports are looked for from the root.
+        modules::set_start(std::env::current_dir().unwrap_or_default());
         Ok(Host {
             runtime: Runtime::create_with(program, settings, customise),
         })

@@ -27,8 +27,10 @@ pub mod interactive;
 pub mod items;
 pub mod json;
 pub mod later;
+pub mod logging;
 pub mod managers;
 pub mod message;
+pub mod modules;
 pub mod nudge;
 pub mod os;
 pub mod output;
@@ -56,6 +58,7 @@ pub mod sys;
 mod testing;
 pub mod time;
 pub mod traceback;
+pub mod tries;
 pub mod with;
 
 use api::Registry;
@@ -86,9 +89,10 @@ pub fn register_all(registry: &mut Registry) {
     subprocess::register(registry);
     pool::register(registry);
     managers::register(registry);
+    logging::register(registry);
 }
 
-/// Makes `spawn` callable (Rhai reserves the word), and shows `catches` where the catch blocks are.
+/// Makes `spawn`, `exit` and `debug` names like others (Rhai reserves the words), and shows `catches` where the catch blocks are.
 pub(crate) fn spawn_syntax(engine: &mut Engine) {
     #[expect(
         deprecated,
@@ -97,7 +101,8 @@ pub(crate) fn spawn_syntax(engine: &mut Engine) {
     engine.on_parse_token(|token, position, _| {
         catches::watch(&token, position);
         match token {
-            Token::Reserved(word) if matches!(word.as_str(), "spawn" | "exit") => {
+            Token::Try => Token::Identifier(Box::new(tries::TRY.into())),
+            Token::Reserved(word) if matches!(word.as_str(), "spawn" | "exit" | "debug") => {
                 Token::Identifier(word)
             }
             other => other,

@@ -120,7 +120,9 @@ impl Runtime {
         register_identity(&mut registry, &settings.name, &program.path);
         let entries = registry.install(&mut engine);
         crate::with::install(&mut engine);
+        crate::tries::install(&mut engine);
         crate::spawn_syntax(&mut engine);
+        engine.set_module_resolver(crate::modules::Resolver::default());
         customise(&mut engine);
         crate::places::set_main_script(&program.path);
         let runtime = Box::leak(Box::new(Runtime {
@@ -274,6 +276,9 @@ fn configure(engine: &mut Engine) {
         }
     });
     engine.on_debug(|text, source, position| {
+        if text == crate::logging::RECORDED {
+            return;
+        }
         let line = format!("{}: {text}\n", crate::error::place(source, position));
         let _ = crate::output::write_stderr(&line);
     });
@@ -322,6 +327,8 @@ fn interrupted(error: CoreError) -> Dynamic {
     };
     match *error.into_rhai(None, rhai::Position::NONE) {
         EvalAltResult::ErrorRuntime(value, _) => value,
+        // No error, so nothing that a script could catch: `sys::exit` in a signal's handler.
+        EvalAltResult::Exit(..) => Dynamic::UNIT,
         other => Dynamic::from(ScriptError::new(Kind::RuntimeError, other.to_string())),
     }
 }

@@ -19,6 +19,7 @@ fn engine_and_entries(rooms: &[Register]) -> (Engine, Vec<Entry>) {
     let mut engine = Engine::new();
     let entries = registry.install(&mut engine);
     crate::with::install(&mut engine);
+    crate::tries::install(&mut engine);
     crate::spawn_syntax(&mut engine);
     engine.on_print(|_| ());
     engine.set_max_call_levels(48);

@@ -22,7 +22,7 @@ impl Sources {
     pub fn with_main(path: &str, text: &str) -> Self {
         Self {
             texts: HashMap::from([(path.to_owned(), Some(text.to_owned()))]),
-            ..Self::default()
+            folder: crate::modules::start(),
         }
     }
 
@@ -108,13 +108,7 @@ fn last_line(error: &EvalAltResult) -> String {
         EvalAltResult::ErrorRuntime(value, _) | EvalAltResult::ErrorTerminated(value, _) => {
             match value.read_lock::<ScriptError>() {
                 Some(script) => with_origin(&script),
-                None => match value.read_lock::<rhai::Map>().and_then(|map| {
-                    crate::error::kind_of_caught_map(&map)
-                        .map(|kind| format!("{}: {}\n", kind.name(), map["message"]))
-                }) {
-                    Some(line) => line,
-                    None => format!("{value}\n"),
-                },
+                None => format!("{value}\n"),
             }
         }
         other => {

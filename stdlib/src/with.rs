@@ -4,7 +4,8 @@
 //! In Rhai all of these pass through the block as `Err`, so leaving on both ways out of one evaluation does it.
 //!
 //! Each type says by which method it is left ([`context`]), and perhaps by which it is entered. Variables: without `as` the
-//! block is an ordinary block. With `as` the block has one more variable than the parser knew of. The parser has turned the other
+//! block is an ordinary block. With `as` it is one too, where [`crate::catches`] has put `let NAME=bound__();` at its beginning: that
+//! call takes the value that was entered. Elsewhere (`eval`) the block has one more variable than the parser knew of. The parser has turned the other
 //! ones into places counted from the scope's end, for closures beyond any looking up by name; so the new one goes to the scope's
 //! beginning, where no place changes, and where a name that the parser didn't know is found. A variable of that name that the parser did
 //! know holds the new value for the length of the block.
@@ -24,6 +25,8 @@ struct Protocol {
 
 thread_local! {
     static PROTOCOLS: RefCell<HashMap<TypeId, Protocol>> = RefCell::new(HashMap::new());
+    /// What was entered, or caught, for the first statement of the block.
+    static VALUE: Cell<Option<Dynamic>> = const { Cell::new(None) };
     static POSITION: Cell<Position> = const { Cell::new(Position::NONE) };
 }
 
@@ -38,16 +41,26 @@ pub fn position() -> Position {
     POSITION.get()
 }
 
+/// The function that gives a block its variable's value.
+pub(crate) const BOUND: &str = "bound__";
+
+/// Leaves the value of a block's variable for the first statement of the block.
+pub(crate) fn declare(value: Dynamic) {
+    VALUE.set(Some(value));
+}
+
 /// Adds the syntax to an engine.
 pub fn install(engine: &mut Engine) {
+    engine.register_fn(BOUND, || VALUE.take().unwrap_or(Dynamic::UNIT));
     engine.register_custom_syntax_with_state_raw("with", parse, false, evaluate);
 }
 
 fn parse(
     symbols: &[ImmutableString],
     ahead: &str,
-    _state: &mut Dynamic,
+    state: &mut Dynamic,
 ) -> Result<Option<ImmutableString>, rhai::ParseError> {
+    *state = crate::catches::declares().into();
     let next = match symbols.len() {
         1 => "$expr$",
         2 if ahead == "as" => "as",
@@ -62,7 +75,7 @@ fn parse(
 fn evaluate(
     context: &mut EvalContext<'_, '_, '_, '_, '_, '_>,
     inputs: &[Expression<'_>],
-    _state: &Dynamic,
+    state: &Dynamic,
 ) -> Result<Dynamic, Box<EvalAltResult>> {
     let at = inputs[0].position();
     let mut object = context.eval_expression_tree(&inputs[0])?;
@@ -97,6 +110,12 @@ fn evaluate(
             } else {
                 entered
             };
+            if state.as_bool().unwrap_or(false) {
+                declare(value);
+                let result = context.eval_expression_tree(block);
+                let left = call(context, &mut object, protocol.leave);
+                return result.and_then(|value| left.map(|_| value));
+            }
             let Some(hidden) = bind(context.scope_mut(), &name, value) else {
                 let message = format!("'{name}' is a constant: `with … as` needs another name");
                 let error = raise(Kind::TypeError, message).into_rhai(context.source(), at);
@@ -119,10 +138,10 @@ fn evaluate(
 }
 
 /// What a variable held before, if there was one of that name.
-struct Hidden(Option<Dynamic>);
+pub(crate) struct Hidden(Option<Dynamic>);
 
 /// Gives the block its variable; `None` where the name is a constant's.
-fn bind(scope: &mut Scope<'_>, name: &str, value: Dynamic) -> Option<Hidden> {
+pub(crate) fn bind(scope: &mut Scope<'_>, name: &str, value: Dynamic) -> Option<Hidden> {
     if scope.contains(name) {
         let place = scope.get_mut(name)?;
         return Some(Hidden(Some(std::mem::replace(place, value))));
@@ -138,7 +157,7 @@ fn bind(scope: &mut Scope<'_>, name: &str, value: Dynamic) -> Option<Hidden> {
     Some(Hidden(None))
 }
 
-fn unbind(scope: &mut Scope<'_>, name: &str, hidden: Hidden) {
+pub(crate) fn unbind(scope: &mut Scope<'_>, name: &str, hidden: Hidden) {
     match hidden.0 {
         Some(value) => {
             if let Some(place) = scope.get_mut(name) {

@@ -4,6 +4,7 @@ use crate::exit;
 use clap::Args;
 use mphost_core::process::Method;
 use mphost_stdlib::host::Host;
+use mphost_stdlib::logging;
 use mphost_stdlib::runtime::{Program, Settings};
 use std::io::Read;
 use std::path::Path;
@@ -17,6 +18,9 @@ pub(crate) struct Common {
     /// Let a program whose processes all wait for each other wait for ever.
     #[arg(long)]
     no_deadlock_detection: bool,
+    /// Log what processes do to standard error, from this level on: debug, info, warning, error or critical.
+    #[arg(long, value_name = "LEVEL", value_parser = parse_level)]
+    log: Option<i64>,
 }
 
 impl Common {
@@ -28,6 +32,9 @@ impl Common {
         if self.no_deadlock_detection {
             mphost_core::deadlock::disable();
         }
+        if let Some(level) = self.log {
+            logging::log_to_stderr(level);
+        }
     }
 
     /// The options as they would be typed.
@@ -38,7 +45,8 @@ impl Common {
         let flag = self
             .no_deadlock_detection
             .then(|| "--no-deadlock-detection".to_owned());
-        method.into_iter().chain(flag).collect()
+        let log = self.log.map(|level| format!("--log={level}"));
+        method.into_iter().chain(flag).chain(log).collect()
     }
 }
 
@@ -64,6 +72,14 @@ pub(crate) struct RunArgs {
 
 fn parse_method(name: &str) -> Result<Method, String> {
     Method::from_name(name).ok_or_else(|| "there are fork, spawn and forkserver".to_owned())
+}
+
+fn parse_level(name: &str) -> Result<i64, String> {
+    let level = logging::level_of(name).or_else(|| name.parse().ok());
+    level.ok_or_else(|| {
+        let names: Vec<&str> = logging::level_names().collect();
+        format!("there are {}", names.join(", ").to_lowercase())
+    })
 }
 
 /// Runs a script. Returns the exit code.
@@ -228,6 +244,7 @@ pub(crate) fn stray_option(word: &str) -> Option<String> {
     let known = [
         "--start-method",
         "--no-deadlock-detection",
+        "--log",
         "--help",
         "--version",
     ];

@@ -92,6 +92,18 @@ impl Registry {
         self.entries.push(entry);
     }
 
+    /// The same function in another module, with no entry of its own in the reference.
+    pub fn also(
+        &mut self,
+        module: &'static str,
+        signature: &'static str,
+        body: impl Fn(&mut Call<'_>) -> Result + 'static,
+    ) {
+        let entries = self.entries.len();
+        self.function(module, signature, "", body);
+        self.index.unlisted.extend(self.entries.drain(entries..));
+    }
+
     /// A constructor: global, in `mp::`, and a method of every context.
     pub fn constructor(
         &mut self,

@@ -54,7 +54,7 @@ fn text(value: &Dynamic) -> Option<ImmutableString> {
 }
 
 /// `a == b`.
-pub(super) fn equal(a: &Dynamic, b: &Dynamic) -> bool {
+pub(crate) fn equal(a: &Dynamic, b: &Dynamic) -> bool {
     if let Some(first) = number(a) {
         return number(b)
             .is_some_and(|second| compare_numbers(first, second) == Some(Ordering::Equal));

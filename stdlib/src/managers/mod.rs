@@ -26,6 +26,7 @@ mod registered;
 mod server;
 
 pub(crate) use client::{known_keys, learn_keys};
+pub(crate) use comparison::equal;
 pub(crate) use manager::shutdown_all;
 
 use crate::api::Registry;

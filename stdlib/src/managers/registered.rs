@@ -29,6 +29,8 @@ struct ScriptObject {
     /// Shared with the callable that returned it, if that has captured it.
     this: Dynamic,
     exposed: Rc<[ImmutableString]>,
+    /// Methods whose results stay in the server, and what they become there.
+    proxied: Rc<Map>,
 }
 
 impl Object for ScriptObject {
@@ -54,7 +56,26 @@ impl Object for ScriptObject {
         };
         let args: Array = args.drain(1..).collect();
         let result = member.call_raw(turn.script, Some(&mut self.this), args)?;
-        Ok(Outcome::Value(result.flatten()))
+        let result = result.flatten();
+        match self.proxied.get(name.as_str()) {
+            Some(typeid) => staying(turn, typeid, result).map(Outcome::Value),
+            None => Ok(Outcome::Value(result)),
+        }
+    }
+}
+
+/// A proxy of a method's result, which stays in the server as an object of the kind `typeid`.
+fn staying(turn: &Turn<'_>, typeid: &Dynamic, result: Dynamic) -> Result {
+    let typeid = typeid.clone().into_immutable_string().map_err(|name| {
+        raise(
+            Kind::TypeError,
+            format!("method_to_typeid names kinds of objects by strings, not {name}"),
+        )
+    })?;
+    // A container is what it is; what was registered under that name is made of the result.
+    match super::objects::wrap(&result)? {
+        Some((tag, object)) if tag.typeid() == typeid => Ok(turn.adopt(object, tag)),
+        _ => turn.server.create(&typeid, vec![result], turn.script),
     }
 }
 
@@ -163,6 +184,7 @@ fn adopt(
             let object = ScriptObject {
                 this: value,
                 exposed: exposed.clone(),
+                proxied: factory.proxied.clone(),
             };
             let object = Rc::new(RefCell::new(object));
             return Ok(server

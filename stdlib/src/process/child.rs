@@ -9,6 +9,7 @@ use super::{Process, ending};
 use crate::convert::{Decoder, Encoder, References};
 use crate::core_error::from_wire;
 use crate::error::{Error, Kind, Result, raise};
+use crate::logging;
 use crate::runtime::{Piece, Program, Runtime, Settings, runtime};
 use mphost_core::process::Method;
 use mphost_core::wire;
@@ -37,6 +38,8 @@ pub struct Head {
     pub(super) cwd: Option<PathBuf>,
     /// The keys of managers that have keys of their own.
     pub(super) manager_keys: Vec<(String, u16, Vec<u8>)>,
+    /// The logger's level, and whether its records are shown.
+    pub(super) logging: (i64, bool),
 }
 
 /// The program, as an executed process gets it before its bootstrap.
@@ -46,6 +49,8 @@ struct ProgramMessage {
     source: String,
     pieces: Option<Vec<Piece>>,
     argv: Vec<String>,
+    /// The folder in which the program was started: what it imports is looked for from there.
+    start: String,
 }
 
 const LIMIT: usize = 1 << 30;
@@ -63,15 +68,16 @@ pub(crate) fn encode_program(program: &Program, settings: &Settings) -> Vec<u8> 
         source: program.source.clone(),
         pieces: program.pieces.clone(),
         argv: settings.argv.clone(),
+        start: crate::modules::start().to_string_lossy().into_owned(),
     };
     wire::encode_control(&message).expect("a structure of texts always encodes")
 }
 
-/// The program in a message, and its `sys::argv`.
+/// The program in a message, its `sys::argv`, and the folder in which it was started.
 ///
 /// # Errors
 /// Where the message is malformed.
-pub(crate) fn decode_program(message: &[u8]) -> Result<(Program, Vec<String>)> {
+pub(crate) fn decode_program(message: &[u8]) -> Result<(Program, Vec<String>, PathBuf)> {
     let message: ProgramMessage =
         wire::decode_control(message, LIMIT).map_err(|e| from_wire(&e))?;
     let program = Program {
@@ -79,7 +85,7 @@ pub(crate) fn decode_program(message: &[u8]) -> Result<(Program, Vec<String>)> {
         source: message.source,
         pieces: message.pieces,
     };
-    Ok((program, message.argv))
+    Ok((program, message.argv, message.start.into()))
 }
 
 /// The values of top-level constants, as far as they can travel; the names of all others. A message of its own.
@@ -196,6 +202,8 @@ fn call(
     let process = super::become_process(super::start::identity_of(&head, fields));
     adopt_method(&head);
     crate::managers::learn_keys(&head.manager_keys);
+    logging::adopt(head.logging);
+    logging::host(logging::INFO, || "child process calling self.run()".into());
     if let Some(run) = run {
         let mut this = process.into_dynamic();
         // A closure that is to see `this` has no parameters; a function may take the process as its one argument.
@@ -235,10 +243,11 @@ pub fn run_executed(program: &[u8], bootstrap: Vec<u8>, fds: Vec<OwnedFd>) -> i3
 /// # Errors
 /// The exit code, after the reason has been printed.
 pub fn prepare_program(program: &[u8]) -> std::result::Result<(), i32> {
-    let Ok((program, argv)) = decode_program(program) else {
+    let Ok((program, argv, start)) = decode_program(program) else {
         let _ = crate::output::write_stderr("mphost: a malformed program message\n");
         return Err(1);
     };
+    crate::modules::set_start(start);
     let settings = Settings {
         name: "__mp_main__".into(),
         argv,

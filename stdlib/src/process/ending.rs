@@ -5,6 +5,7 @@
 
 use super::{Process, children};
 use crate::error::{Error, Kind, Result, ScriptError};
+use crate::logging;
 use crate::runtime::{runtime, take_unseen};
 use crate::traceback::{self, Sources};
 use mphost_core::clock::Deadline;
@@ -54,6 +55,7 @@ pub fn finish(
     if let Err(error) = crate::run_exit_handlers(ctx) {
         code = report_uncaught(&error.into_rhai(ctx.call_source(), Position::NONE));
     }
+    logging::host(logging::INFO, || "process shutting down".into());
     // Output that got lost in the last steps must not look like success.
     if let Some(error) = take_unseen() {
         code = report_uncaught(&error.into_rhai(ctx.call_source(), Position::NONE));
@@ -72,6 +74,11 @@ pub fn finish(
         kill_children();
     }
     crate::connection::close_all();
+    if super::own(|own| own.parent.is_some()) {
+        logging::host(logging::INFO, || {
+            format!("process exiting with exitcode {code}")
+        });
+    }
     code
 }
 
@@ -100,6 +107,9 @@ fn with_exit(
 fn end_children() -> Result<()> {
     let all = children();
     for child in all.iter().filter(|child| child.is_daemon()) {
+        logging::host(logging::INFO, || {
+            format!("calling terminate() for daemon {}", child.name())
+        });
         child.signal(Signal::SIGTERM);
     }
     let deadline = Deadline::after(GRACE);
@@ -111,6 +121,9 @@ fn end_children() -> Result<()> {
     }
     // Children may have been started meanwhile, by a callback.
     while let Some(child) = children().into_iter().find(|child| !child.is_server()) {
+        logging::host(logging::INFO, || {
+            format!("calling join() for process {}", child.name())
+        });
         child.wait(Deadline::NEVER)?;
         child.refresh();
     }

@@ -11,12 +11,14 @@ mod methods;
 pub mod start;
 
 use crate::error::{Kind, Result, raise};
+use mphost_core::clock::Deadline;
 use mphost_core::process::Method;
 use mphost_core::table::{self, ExitStatus, SlotId, SlotStatus};
 use rhai::{Array, Dynamic, FnPtr, Map};
 use std::cell::{Cell, RefCell};
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::Rc;
+use std::time::Duration;
 
 pub use methods::register;
 
@@ -86,6 +88,8 @@ struct Own {
 thread_local! {
     static OWN: RefCell<Option<Own>> = const { RefCell::new(None) };
     static METHOD: Cell<Option<Method>> = const { Cell::new(None) };
+    /// Whether the script has asked which one is in force: then `allow_none` tells it too.
+    static ASKED: Cell<bool> = const { Cell::new(false) };
     static DEFAULT_METHOD: Cell<Method> = const { Cell::new(Method::Fork) };
 }
 
@@ -196,10 +200,16 @@ pub fn method() -> Method {
     METHOD.get().unwrap_or_else(|| DEFAULT_METHOD.get())
 }
 
-/// Whether the script has chosen a start method.
+/// Whether the script has chosen a start method, or has asked for the one in force.
 #[must_use]
-pub fn method_is_set() -> bool {
-    METHOD.get().is_some()
+pub fn method_is_settled() -> bool {
+    METHOD.get().is_some() || ASKED.get()
+}
+
+/// The start method in force, for a script that asks. As in Python, from then on it is no longer open which it is.
+pub fn settled_method() -> Method {
+    ASKED.set(true);
+    method()
 }
 
 /// `set_start_method`.
@@ -371,6 +381,24 @@ impl Process {
 fn libc_sigkill() -> i32 {
     nix::sys::signal::Signal::SIGKILL as i32
 }
+
+/// Waits until the end of a child whose sentinel is ready is on record; nothing for any other descriptor.
+///
+/// # Errors
+/// What interrupted the wait.
+pub fn settle(sentinel: RawFd) -> Result<()> {
+    let child = children().into_iter().find(|child| {
+        let state = child.0.borrow();
+        state.sentinel.as_ref().map(AsRawFd::as_raw_fd) == Some(sentinel)
+    });
+    match child {
+        Some(child) => child.wait(Deadline::after(BURIAL)).map(drop),
+        None => Ok(()),
+    }
+}
+
+/// How long the end of a process may take to be on record: its parent, perhaps the forkserver, has to come to it.
+const BURIAL: Duration = Duration::from_secs(10);
 
 /// The children that were started and whose end hasn't been noticed yet.
 #[must_use]

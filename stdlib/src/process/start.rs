@@ -75,6 +75,7 @@ impl Process {
                 .then(std::env::current_dir)
                 .and_then(std::result::Result::ok),
             manager_keys: crate::managers::known_keys(),
+            logging: crate::logging::state(),
         };
         child::write_head(&mut encoder, &identity)?;
         let target = state.target.clone().map_or(Dynamic::UNIT, Dynamic::from);

@@ -7,6 +7,7 @@ use crate::api::{Call, Class, Registry, type_name};
 use crate::convert::{Decoder, Encoder};
 use crate::error::{Kind, Result, raise};
 use crate::handle::{self, Handle};
+use crate::managers::equal;
 use crate::synchronize::Guard;
 use crate::{items, places};
 use mphost_core::session::ObjRef;
@@ -198,6 +199,18 @@ fn common<T: Row>(class: &mut Class<'_, T>) {
             })
         })
         .method("len()", "How many elements there are.", |call| Ok(Dynamic::from(call.this::<T>().cells().length())))
+        .method("contains(value: any)", "Whether an element equals `value`; the same as `value in a`.", |call| {
+            let value = call.take(0);
+            let array = call.this::<T>();
+            let cells = array.cells();
+            for index in 0..cells.len {
+                let item = cells.code.decode(cells.code.load(&cells.block, index)?)?;
+                if equal(&item, &value) {
+                    return Ok(true.into());
+                }
+            }
+            Ok(false.into())
+        })
         .method("to_array()", "All elements as an ordinary array: a copy.", |call| call.this::<T>().cells().to_array())
         .method(
             "slice(start: int = (), stop: int = (), step: int = 1)",

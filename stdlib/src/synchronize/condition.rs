@@ -83,7 +83,7 @@ fn wrong_lock() -> Error {
 /// Registers it.
 pub(super) fn register(registry: &mut Registry) {
     registry.constructor(
-        "Condition(lock: any = ())",
+        "Condition(lock: plain = ())",
         "A condition: processes wait until another says that something has changed. `lock` is a Lock or an RLock, by default an RLock \
          of its own; it must be held for `wait` and `notify`.\n\n```rhai\nlet c = Condition();\nwith c {\n    print(c.wait_for(|| true, 1));\n    c.notify_all();\n}\n```",
         |call| {

@@ -4,7 +4,7 @@ use super::serving::OwnServer;
 use super::{Class, MODULE, Manager, Phase, Registered, ask};
 use crate::address::{address_of, address_value};
 use crate::api::{Call, Registry};
-use crate::error::{Kind, Result, raise};
+use crate::error::{Error, Kind, Result, ScriptError, raise};
 use crate::managers::protocol::{Op, Tag};
 use crate::managers::proxies::{items, pairs};
 use crate::{places, with};
@@ -60,6 +60,22 @@ fn maker(
             prepare(call)?
         };
         manager.create(tag.typeid(), &args, places::of_call(call.ctx))
+    }
+}
+
+/// The maker of a container. Python makes those in the server, whose errors while it makes something are RemoteErrors.
+fn container(
+    tag: Tag,
+    prepare: impl Fn(&mut Call<'_>) -> Result<Vec<Dynamic>> + 'static,
+) -> impl Fn(&mut Call<'_>) -> Result + 'static {
+    let make = maker(tag, prepare);
+    move |call| match make(call) {
+        Err(Error::Script(error)) if matches!(error.kind(), Kind::TypeError | Kind::ValueError) => {
+            let message = format!("{}() can't be made of that: {error}", tag.typeid());
+            let remote = ScriptError::new(Kind::RemoteError, message);
+            Err(remote.with_cause(Dynamic::from(error)).into())
+        }
+        result => result,
     }
 }
 
@@ -182,10 +198,13 @@ fn life(registry: &mut Registry) {
             Ok(Dynamic::UNIT)
         })
         .method(
-            "register(typeid: string, callable: callable = (), *, exposed: array = (), create_method: bool = true)",
+            "register(typeid: string, callable: callable = (), *, exposed: array = (), create_method: bool = true, method_to_typeid: map = ())",
             "Says what the manager makes under a name: what `callable` returns there, in the server. A client gives the name alone. \
              `m.typeid(args…)` then gives a proxy.\n\n\
-             - `exposed`: the names of the methods that may be called; left out: those that don't begin with `_`.",
+             - `exposed`: the names of the methods that may be called; left out: those that don't begin with `_`.\n\
+             - `create_method`: false for what only other objects' methods give.\n\
+             - `method_to_typeid`: the methods whose results stay in the server, with what they are there (`#{items: \"list\"}`): the caller \
+             gets a proxy.",
             |call| {
                 let manager = call.this::<Manager>();
                 let name = call.string(0).unwrap_or_default();
@@ -193,6 +212,7 @@ fn life(registry: &mut Registry) {
                     callable: call.callable(1),
                     exposed: call.has(2).then(|| call.array(2)),
                     method: call.bool(3, true),
+                    proxied: call.map(4),
                 };
                 manager.0.registered.borrow_mut().insert(name, entry);
                 Ok(Dynamic::UNIT)
@@ -234,10 +254,10 @@ fn makers(registry: &mut Registry) {
         .method(
             "dict(init: any = ())",
             "A dict in the server, with the pairs of an object map, a DictProxy or an array of `[key, value]`.",
-            maker(Tag::Dict, given_pairs),
+            container(Tag::Dict, given_pairs),
         )
-        .method("list(init: items = ())", "A list in the server, with the items of whatever iterates.", maker(Tag::List, given_items))
-        .method("set(init: items = ())", "A set in the server, with the items of whatever iterates.", maker(Tag::Set, given_items))
+        .method("list(init: items = ())", "A list in the server, with the items of whatever iterates.", container(Tag::List, given_items))
+        .method("set(init: items = ())", "A set in the server, with the items of whatever iterates.", container(Tag::Set, given_items))
         .method("Namespace(init: map = ())", "A namespace in the server: `ns.x` for all processes.", |call| {
             let prepare = |call: &mut Call<'_>| Ok(vec![Dynamic::from_map(call.map(0))]);
             maker(Tag::Namespace, prepare)(call)

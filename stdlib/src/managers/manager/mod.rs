@@ -60,6 +60,8 @@ struct Registered {
     exposed: Option<Array>,
     /// Whether it is a method of the manager.
     method: bool,
+    /// Methods whose results become objects of the server, and of which kind.
+    proxied: Map,
 }
 
 enum Phase {
@@ -223,7 +225,11 @@ impl Manager {
                     .map_or(Dynamic::UNIT, Dynamic::from_array);
                 map.insert(
                     name.as_str().into(),
-                    Dynamic::from_array(vec![callable.clone().into(), exposed]),
+                    Dynamic::from_array(vec![
+                        callable.clone().into(),
+                        exposed,
+                        entry.proxied.clone().into(),
+                    ]),
                 );
             }
         }

@@ -101,9 +101,11 @@ fn read_factories(map: Map) -> HashMap<ImmutableString, Factory> {
         let mut parts = entry.try_cast::<Array>()?.into_iter();
         let callable = shared_captures(parts.next()?.try_cast::<FnPtr>()?);
         let exposed = parts.next()?.try_cast::<Array>();
+        let proxied = parts.next()?.try_cast::<Map>().unwrap_or_default();
         Some(Factory {
             callable,
             exposed: exposed.map(names),
+            proxied: Rc::new(proxied),
         })
     };
     map.into_iter()

@@ -65,6 +65,10 @@ impl Set {
         Some(match name {
             "issubset" => own.iter().all(|key| other.contains(key)),
             "issuperset" => other.iter().all(|key| own.contains(key)),
+            "isproper" => own.len() < other.len() && own.iter().all(|key| other.contains(key)),
+            "contains_properly" => {
+                own.len() > other.len() && other.iter().all(|key| own.contains(key))
+            }
             "isdisjoint" => !own.iter().any(|key| other.contains(key)),
             "equals" => own.len() == other.len() && own.iter().all(|key| other.contains(key)),
             _ => return None,

@@ -3,7 +3,7 @@
 use super::super::comparison::equal;
 use super::super::protocol::Op;
 use super::super::proxy::{Proxy, Typed};
-use super::containers::pairs;
+use super::containers::{items, pairs};
 use super::{DictProxy, Fallible, ask, class, forward, forward_change, in_iterator, placed};
 use crate::api::{Call, Registry};
 use crate::error::{Kind, Result, raise};
@@ -54,6 +54,11 @@ fn copy(pairs: Array) -> Dynamic {
         map.insert(key.as_str().into(), value.clone());
     }
     Dynamic::from_map(map)
+}
+
+/// A copy in this process.
+pub(super) fn plain(proxy: &Proxy, ctx: &NativeCallContext<'_>) -> Result {
+    Ok(copy(pairs_of(proxy, places::of_call(ctx))?))
 }
 
 /// The keys, one after the other, as they were at the beginning. Like Python it notices when its own process changes their number on
@@ -206,15 +211,29 @@ pub(super) fn register(registry: &mut Registry) {
         .method(
             "copy()",
             "A copy in this process: an object map; where not all keys are strings, an array of pairs.",
-            |call| {
-                let this = call.this::<DictProxy>();
-                Ok(copy(pairs_of(this.proxy(), places::of_call(call.ctx))?))
-            },
+            |call| plain(call.this::<DictProxy>().proxy(), call.ctx),
         )
         .method(
             "update(other: any)",
             "Takes all pairs of an object map, a DictProxy or an array of `[key, value]` in, in one step.",
             update,
         )
+        .method(
+            "fromkeys(keys: items, value: any = ())",
+            "A dict of these keys, all with one value, in this process; the proxy stays as it is.\n\n\
+             ```rhai\nwith Manager() as m {\n    print(m.dict().fromkeys([\"a\", \"b\"], 0));\n}\n```",
+            |call| {
+                let (keys, value) = (items(call.ctx, call.take(0))?, call.take(1));
+                let pairs = keys.into_iter().map(|key| Dynamic::from_array(vec![key, value.clone()]));
+                Ok(copy(pairs.collect()))
+            },
+        )
+        .method("reversed()", "The keys, the last one first.", |call| {
+            let mut keys = ask(call.this::<DictProxy>().proxy(), Op::Keys, &[], call)?
+                .try_cast::<Array>()
+                .unwrap_or_default();
+            keys.reverse();
+            Ok(keys.into())
+        })
         .iterate(|this| Keys { proxy: this.proxy().clone(), state: State::Before });
 }

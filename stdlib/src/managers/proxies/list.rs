@@ -259,6 +259,12 @@ pub(super) fn register(registry: &mut Registry) {
         .method("contains(value: any)", "Whether an item equals `value`; the same as `value in l`.", forward::<ListProxy>(Op::Contains, 1))
         .method("len()", "How many items there are.", forward::<ListProxy>(Op::Len, 0))
         .method("clear()", "Takes everything out.", forward_change::<ListProxy>(Op::Clear, 0))
+        .method("reversed()", "The items as an array, the last one first.", |call| {
+            let all = all(call.this::<ListProxy>().proxy(), places::of_call(call.ctx))?;
+            let mut items = all.try_cast::<Array>().unwrap_or_default();
+            items.reverse();
+            Ok(items.into())
+        })
         .method("copy()", "A copy in this process: an array.", |call| {
             all(call.this::<ListProxy>().proxy(), places::of_call(call.ctx))
         })

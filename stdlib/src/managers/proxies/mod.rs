@@ -20,7 +20,7 @@ use super::protocol::{Op, Tag};
 use super::proxy::{Proxy, Typed, decode, encode};
 use crate::api::{Call, Class, Registry};
 use crate::convert;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result, raise};
 use crate::places;
 use mphost_core::value::HandleKind;
 use rhai::{Dynamic, EvalAltResult, ImmutableString, NativeCallContext};
@@ -72,7 +72,10 @@ macro_rules! proxies {
                         "_callmethod(name: string, args: array = [])",
                         "Calls a method of the object by its name.",
                         |call| super::registered::call_method(&call.this::<$name>().0, call),
-                    );
+                    )
+                    .method("_getvalue()", "A copy of the object in this process.", |call| {
+                        value_of(&call.this::<$name>().0, call)
+                    });
                 let module = registry.module("");
                 module.set_native_fn("to_string", |ctx: NativeCallContext<'_>, this: &mut $name| {
                     Ok(ImmutableString::from(shown(&ctx, &this.0)))
@@ -198,6 +201,20 @@ fn shown(ctx: &NativeCallContext<'_>, proxy: &Proxy) -> String {
         text.push_str("; '__str__()' failed>");
         text
     })
+}
+
+/// A copy of what is behind a proxy, where that can travel.
+fn value_of(proxy: &Proxy, call: &Call<'_>) -> Result {
+    match proxy.tag() {
+        Tag::Dict => dict::plain(proxy, call.ctx),
+        Tag::List | Tag::Array => Ok(items(call.ctx, typed(proxy.clone()))?.into()),
+        Tag::Set | Tag::Namespace => ask(proxy, Op::Items, &[], call),
+        Tag::Value => ask(proxy, Op::Get, &[], call),
+        _ => Err(raise(
+            Kind::PicklingError,
+            format!("{} can't travel to another process", proxy.describe()),
+        )),
+    }
 }
 
 /// An error on the way out of an iterator, which knows no place.

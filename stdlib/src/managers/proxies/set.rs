@@ -28,9 +28,12 @@ pub(super) fn text(ctx: &NativeCallContext<'_>, proxy: &Proxy) -> Result<String>
 /// A method that relates the set to others: `op` says whether it changes the set, gives a new one or answers a question.
 fn relate(op: Op, name: &'static str) -> impl Fn(&mut Call<'_>) -> Result + Clone + 'static {
     move |call| {
-        let other = Dynamic::from_array(items(call.ctx, call.take(0))?);
+        let mut args: Vec<Dynamic> = vec![name.into()];
+        for index in 0..call.count() {
+            args.push(Dynamic::from_array(items(call.ctx, call.take(index))?));
+        }
         let this = call.this::<SetProxy>();
-        ask(this.proxy(), op, &[&name.into(), &other], call)
+        ask(this.proxy(), op, &args.iter().collect::<Vec<_>>(), call)
     }
 }
 
@@ -60,6 +63,24 @@ fn operators(registry: &mut Registry) {
         };
         module.set_native_fn(operator, relate(Op::Relate, name));
         module.set_native_fn(in_place, relate(Op::Assign, update));
+    }
+    for (operator, name) in [
+        ("<=", "issubset"),
+        (">=", "issuperset"),
+        ("<", "isproper"),
+        (">", "contains_properly"),
+    ] {
+        registry.module("").set_native_fn(
+            operator,
+            move |ctx: NativeCallContext<'_>, set: &mut SetProxy, other: SetProxy| -> Fallible {
+                let result = items(&ctx, Dynamic::from(other)).and_then(|other| {
+                    let other = Dynamic::from_array(other);
+                    set.proxy()
+                        .call(Op::Reduce, &[&name.into(), &other], places::of_call(&ctx))
+                });
+                placed(&ctx, result)
+            },
+        );
     }
 }
 
@@ -108,17 +129,17 @@ pub(super) fn register(registry: &mut Registry) {
             forward::<SetProxy>(Op::Items, 0),
         )
         .method(
-            "union(other: items)",
+            "union(other: items = (), a: items = (), b: items = (), c: items = ())",
             "The members of either, as an array.",
             relate(Op::Relate, "union"),
         )
         .method(
-            "intersection(other: items)",
+            "intersection(other: items = (), a: items = (), b: items = (), c: items = ())",
             "The members of both, as an array.",
             relate(Op::Relate, "intersection"),
         )
         .method(
-            "difference(other: items)",
+            "difference(other: items = (), a: items = (), b: items = (), c: items = ())",
             "The members that `other` doesn't have, as an array.",
             relate(Op::Relate, "difference"),
         )
@@ -128,17 +149,17 @@ pub(super) fn register(registry: &mut Registry) {
             relate(Op::Relate, "symmetric_difference"),
         )
         .method(
-            "update(other: items)",
+            "update(other: items = (), a: items = (), b: items = (), c: items = ())",
             "Takes all of `other` in.",
             relate(Op::Assign, "update"),
         )
         .method(
-            "intersection_update(other: items)",
+            "intersection_update(other: items = (), a: items = (), b: items = (), c: items = ())",
             "Keeps what `other` has too.",
             relate(Op::Assign, "intersection_update"),
         )
         .method(
-            "difference_update(other: items)",
+            "difference_update(other: items = (), a: items = (), b: items = (), c: items = ())",
             "Takes out what `other` has.",
             relate(Op::Assign, "difference_update"),
         )

@@ -23,7 +23,7 @@ use crate::error::{Error, Kind, Result, raise};
 use mphost_core::error::CoreError;
 use mphost_core::transport::Address;
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use rhai::{Array, Dynamic, FnPtr, ImmutableString, NativeCallContext};
+use rhai::{Array, Dynamic, FnPtr, ImmutableString, Map, NativeCallContext};
 use smallvec::SmallVec;
 use std::cell::{Cell, RefCell};
 use std::collections::{HashMap, HashSet};
@@ -42,6 +42,8 @@ pub(super) struct Factory {
     pub(super) callable: FnPtr,
     /// Which of its methods may be called; none given: those that don't begin with `_`.
     pub(super) exposed: Option<Rc<[ImmutableString]>>,
+    /// Its methods whose results stay here, as objects of the kind that is named.
+    pub(super) proxied: Rc<Map>,
 }
 
 /// An object and its counts.
@@ -332,7 +334,7 @@ impl Server {
     }
 
     /// Makes an object by its name; the result is a proxy of it, as a rule.
-    fn create(
+    pub(super) fn create(
         self: &Rc<Self>,
         typeid: &ImmutableString,
         args: Array,
