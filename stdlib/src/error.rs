@@ -340,24 +340,6 @@ fn lesson(signature: &str) -> Option<(Kind, String)> {
     })
 }
 
-/// Python's words for a property that a type doesn't have.
-fn missing_attribute(text: &str) -> Option<String> {
-    let quoted = |text: &str| text.split('\'').nth(1).map(str::to_owned);
-    let (name, rest) = match text.strip_prefix("Unknown property ") {
-        Some(rest) => (quoted(rest)?, rest),
-        None => {
-            let rest = text.strip_prefix("No writable property ")?;
-            (quoted(rest)?, rest)
-        }
-    };
-    let class = match quoted(rest.split("for type ").nth(1)?)?.as_str() {
-        "i64" => "int".to_owned(),
-        "f64" => "float".to_owned(),
-        class => class.to_owned(),
-    };
-    Some(format!("'{class}' object has no attribute '{name}'"))
-}
-
 /// Python's class and a message for an error of the interpreter itself.
 #[must_use]
 pub fn interpreter_error(error: &EvalAltResult) -> (Kind, String) {
@@ -366,11 +348,6 @@ pub fn interpreter_error(error: &EvalAltResult) -> (Kind, String) {
         && let Some(lesson) = lesson(signature)
     {
         return lesson;
-    }
-    if let E::ErrorDotExpr(text, _) = error
-        && let Some(message) = missing_attribute(text)
-    {
-        return (Kind::AttributeError, message);
     }
     let kind = match error {
         E::ErrorParsing(..) => Kind::SyntaxError,

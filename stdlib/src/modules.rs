@@ -12,7 +12,6 @@
 
 use crate::catches;
 use crate::convert;
-use crate::error::{Kind, raise};
 use rhai::{
     AST, Dynamic, Engine, EvalAltResult, GlobalRuntimeState, Module, ModuleResolver, Position,
     Scope, Shared,
@@ -73,11 +72,7 @@ impl Resolver {
         }
         let source = std::fs::read_to_string(&file).map_err(|error| {
             if error.kind() == std::io::ErrorKind::NotFound {
-                let text = format!(
-                    "No module named '{path}': there is no file {}",
-                    name.display()
-                );
-                return raise(Kind::ModuleNotFoundError, text).into_rhai(global.source(), at);
+                return Box::new(EvalAltResult::ErrorModuleNotFound(path.to_owned(), at));
             }
             let text = Dynamic::from(format!("'{}' can't be read: {error}", name.display()));
             Box::new(EvalAltResult::ErrorRuntime(text, at))

@@ -60,6 +60,7 @@ fn decode(head: HandleHead, decoder: &mut Decoder<'_>) -> Result {
                 callable: None,
                 exposed: None,
                 method: true,
+                proxied: rhai::Map::new(),
             };
             (name, entry)
         })
