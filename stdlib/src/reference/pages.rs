@@ -6,9 +6,9 @@ use crate::api::signature::Type;
 use crate::api::{Entry, EntryKind, Registry, Vocabulary};
 use crate::error::Kind;
 use crate::{
-    assertions, atexit, builtins, connection, context, errors, json, managers, os, pool, process,
-    queue, queues, random, shared_memory, sharedctypes, signal, socket, subprocess, synchronize,
-    sys, time,
+    assertions, atexit, builtins, connection, context, errors, json, logging, managers, os, pool,
+    process, queue, queues, random, shared_memory, sharedctypes, signal, socket, subprocess,
+    synchronize, sys, time,
 };
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -75,6 +75,7 @@ const PAGES: &[(&str, &str, Rooms)] = &[
     ("json", "The module json", &[json::register]),
     ("queue", "The module queue", &[queue::register]),
     ("atexit", "The module atexit", &[atexit::register]),
+    ("logging", "Logging", &[logging::register]),
 ];
 
 /// All pages, in the order in which the book has them.

@@ -444,15 +444,6 @@ fn methods(class: &mut Class<'_, ShareableList>) {
             },
         )
         .method(
-            "contains(value: any)",
-            "Whether an item equals `value`; the same as `value in l`.",
-            |call| {
-                let value = call.take(0);
-                let items = call.this::<ShareableList>().items()?;
-                Ok(items.iter().any(|item| same(item, &value)).into())
-            },
-        )
-        .method(
             "count(value: any)",
             "How many items equal `value`.",
             |call| {
