@@ -172,8 +172,8 @@ impl Manager {
         if !initializer.is_unit() && !initializer.is::<FnPtr>() {
             return Err(raise(Kind::TypeError, "initializer must be a callable"));
         }
-        // At an address that was chosen for it, strangers can find it and what its callables do.
-        let private = self.0.address.borrow().is_none();
+        // With an address or a key that was chosen for it, strangers can reach it and what its callables do.
+        let private = self.0.address.borrow().is_none() && !self.0.own_key;
         let listener = self.bind()?;
         let address = listener.address().clone();
         let socket = Socket::new(listener);

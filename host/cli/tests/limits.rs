@@ -1,0 +1,288 @@
+//! What happens where something runs out, or is taken away: a clear error that a script can catch, and the rest goes on.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+const METHODS: [&str; 3] = ["fork", "spawn", "forkserver"];
+
+/// Runs a script under limits of the shell's (`ulimit`).
+fn limited(limit: &str, text: &str) -> Output {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("script.rhai");
+    std::fs::write(&path, text).expect("a script in it");
+    Command::new("/bin/sh")
+        .arg("-c")
+        .arg(format!("{limit} && exec \"$0\" run \"$1\""))
+        .arg(env!("CARGO_BIN_EXE_mphost"))
+        .arg(&path)
+        .stdin(Stdio::null())
+        .output()
+        .expect("the shell starts")
+}
+
+#[track_caller]
+fn assert_prints(output: &Output, expected: &str) {
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        expected,
+        "{stderr}"
+    );
+}
+
+/// The largest file that may be written is the session's memory: small enough to be filled in a test.
+const SMALL_SESSION: &str = "ulimit -f 600000";
+
+#[test]
+fn a_thousand_processes_at_once() {
+    let text = r#"
+        fn wait_for(gate, there) { there.release(); gate.wait(); }
+        let gate = Event();
+        let there = Semaphore(0);
+        let all = [];
+        for i in range(1000) { all.push(spawn(wait_for, [gate, there])); }
+        for p in all { there.acquire(); }
+        print(active_children().len());
+        gate.set();
+        for p in all { p.join(); }
+        print(sum(all.map(|p| p.exitcode)));
+    "#;
+    assert_prints(&limited("true", text), "1000\n0\n");
+}
+
+#[test]
+fn a_hundred_thousand_handles_at_once() {
+    let text = r#"
+        fn count(q) { let all = q.get(); all[99999].set(); all.len() }
+        fn report(q, out) { out.put(count(q)); }
+        let all = [];
+        for i in range(100000) { all.push(Event()); }
+        let q = Queue();
+        let out = Queue();
+        q.put(all);
+        let p = spawn(report, [q, out]);
+        print(out.get());
+        p.join();
+        print(all[99999].is_set());
+        // They are given back: as many again have room.
+        all.clear();
+        for i in range(200000) { all.push(Lock()); }
+        print(all.len());
+    "#;
+    assert_prints(&limited("true", text), "100000\ntrue\n200000\n");
+}
+
+#[test]
+fn no_room_for_one_more_object() {
+    let text = r#"
+        let all = [];
+        let error = "";
+        while error == "" {
+            try { all.push(Lock()); } catch (e) { error = e.message; }
+        }
+        print(all.len() > 10000);
+        print(error);
+        all.clear();
+        let q = Queue();
+        q.put("on");
+        print(q.get());
+    "#;
+    assert_prints(
+        &limited(SMALL_SESSION, text),
+        "true\ntoo many shared objects: the session's table of objects is full\non\n",
+    );
+}
+
+#[test]
+fn no_room_for_one_more_process() {
+    let text = r#"
+        fn wait_for(gate) { gate.wait(); }
+        let gate = Event();
+        let all = [];
+        let error = "";
+        while error == "" {
+            try { all.push(spawn(wait_for, [gate])); } catch (e) { error = e.type + ": " + e.message; }
+        }
+        print(all.len() > 500);
+        print(error);
+        gate.set();
+        for p in all { p.join(); }
+        print(sum(all.map(|p| p.exitcode)));
+        let p = spawn(|| print("on"));
+        p.join();
+    "#;
+    assert_prints(
+        &limited(SMALL_SESSION, text),
+        "true\nOSError: too many processes: the session's table of processes is full\n0\non\n",
+    );
+}
+
+#[test]
+fn no_memory_left_for_a_queue() {
+    let text = r#"
+        let q = Queue();
+        let other = Queue();
+        let item = "x" * 1000000;
+        let n = 0;
+        let error = "";
+        while error == "" {
+            try { q.put(item); n += 1; } catch (e) { error = e.type; }
+        }
+        print([n > 100, error]);
+        // What was put is there, and others go on.
+        for i in range(n) { if q.get() != item { throw "torn"; } }
+        print(q.empty());
+        other.put("on");
+        print(other.get());
+        q.put(item);
+        print(q.get() == item);
+    "#;
+    assert_prints(
+        &limited(SMALL_SESSION, text),
+        "[true, \"MemoryError\"]\ntrue\non\ntrue\n",
+    );
+}
+
+#[test]
+fn no_descriptor_left() {
+    let text = r#"
+        fn answer(c) { c.send("on"); }
+        let all = [];
+        let error = "";
+        while error == "" {
+            try { all.push(Pipe()); } catch (e) { error = e.type + ": " + e.message; }
+        }
+        print(error);
+        // Queues and locks need none.
+        let q = Queue();
+        q.put(1);
+        print(q.get());
+        for ends in all { ends[0].close(); ends[1].close(); }
+        let ends = Pipe();
+        let p = spawn(answer, [ends[1]]);
+        print(ends[0].recv());
+        p.join();
+    "#;
+    let output = limited("ulimit -n 40", text);
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let lines: Vec<&str> = stdout.lines().collect();
+    assert!(
+        lines[0].starts_with("OSError: ") && lines[0].contains("oo many open files"),
+        "{stdout}"
+    );
+    assert_eq!(lines[1..], ["1", "on"]);
+}
+
+#[test]
+fn values_nested_too_deep_are_refused_whole() {
+    let text = r#"
+        let deep = [];
+        for i in range(200) { deep = [deep]; }
+        let q = Queue();
+        let ends = Pipe();
+        for send in [|| q.put(deep), || ends[0].send(deep), || spawn(|x| x, [deep])] {
+            try { send.call(); print("sent"); } catch (e) { print(e.type); }
+        }
+        print([q.empty(), ends[1].poll()]);
+    "#;
+    assert_prints(
+        &limited("true", text),
+        "PicklingError\nPicklingError\nPicklingError\n[true, false]\n",
+    );
+}
+
+#[test]
+fn functions_that_call_each_other_too_deep_are_an_error_and_no_crash() {
+    let text = r#"
+        fn f(x) { f(x + 1) }
+        let p = spawn(f, [0]);
+        p.join();
+        print(p.exitcode);
+        with Pool(1) as pool {
+            try { pool.apply(f, [0]); } catch (e) { print(e.type); }
+            print(pool.apply(|x| x, ["on"]));
+        }
+        f(0);
+    "#;
+    let output = limited("true", text);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout),
+        "1\nRecursionError\non\n",
+        "{stderr}"
+    );
+    assert!(
+        stderr.contains("Process Process-1:")
+            && stderr.ends_with("RecursionError: Stack overflow\n"),
+        "{stderr}"
+    );
+}
+
+/// A program that has begun, and goes on when it is told to.
+fn in_the_middle(method: &str, program: &Path, folder: &Path, meanwhile: impl FnOnce()) {
+    let script = folder.join("script.rhai");
+    let text = r#"
+        fn work(q) { q.put("worked"); }
+        print("begun");
+        input();
+        let q = Queue();
+        let p = spawn(work, [q]);
+        print(q.get());
+        p.join();
+        with Pool(1) as pool { print(pool.apply(|x| x + 1, [1])); }
+    "#;
+    std::fs::write(&script, text).expect("a script");
+    let mut child = Command::new(program)
+        .args(["run", "--start-method", method])
+        .arg(&script)
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the host starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("piped")).lines();
+    let mut line = || lines.next().expect("a line").expect("text");
+    assert_eq!(line(), "begun");
+    meanwhile();
+    let mut stdin = child.stdin.take().expect("piped");
+    stdin.write_all(b"\n").expect("it reads");
+    assert_eq!([line(), line()], ["worked", "2"], "{method}");
+    assert!(child.wait().expect("it ends").success(), "{method}");
+}
+
+#[test]
+fn the_program_s_own_file_may_go_while_it_runs() {
+    for method in METHODS {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let program = folder.path().join("mphost");
+        // A link would do, were it the same file system: then there is nothing to copy.
+        if std::fs::hard_link(env!("CARGO_BIN_EXE_mphost"), &program).is_err() {
+            std::fs::copy(env!("CARGO_BIN_EXE_mphost"), &program).expect("a copy");
+        }
+        in_the_middle(method, &program, folder.path(), || {
+            std::fs::remove_file(&program).expect("it is there");
+            std::fs::write(&program, "another version").expect("room");
+        });
+    }
+}
+
+#[test]
+fn the_working_directory_and_the_script_may_go_while_it_runs() {
+    for method in METHODS {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let inner = folder.path().join("inner");
+        std::fs::create_dir(&inner).expect("a folder");
+        let program = Path::new(env!("CARGO_BIN_EXE_mphost"));
+        in_the_middle(method, program, &inner, || {
+            std::fs::remove_dir_all(&inner).expect("it is there");
+        });
+    }
+}
