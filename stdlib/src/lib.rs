@@ -8,6 +8,7 @@ mod address;
 pub mod api;
 pub mod assertions;
 pub mod atexit;
+mod bars;
 pub mod builtins;
 pub mod catches;
 pub mod connection;

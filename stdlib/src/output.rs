@@ -12,6 +12,8 @@ use std::os::fd::AsFd;
 /// # Errors
 /// `BrokenPipeError` and its kin.
 pub fn write_stdout(text: &str) -> Result<()> {
+    let above = crate::bars::above(text);
+    let text = above.as_deref().unwrap_or(text);
     write_all(
         std::io::stdout().as_fd(),
         text.as_bytes(),

@@ -1,15 +1,12 @@
 //! `progress: true` (or a label): a bar on standard error that shows how far a map or an iterator is.
-//!
-//! Where standard error is no terminal nothing is shown. The bar is drawn by whoever settles results, in the process of the script: there
-//! is no thread behind it.
 
 use crate::api::type_name;
+use crate::bars::Bar;
 use crate::error::{Kind, Result, raise};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use rhai::{Dynamic, ImmutableString};
 
 /// The bar of one job.
-pub(super) struct Progress(ProgressBar);
+pub(super) struct Progress(Bar);
 
 impl Progress {
     /// What the option asks for: `true`, a label, or neither. `total` is the number of calls, where it is known.
@@ -18,9 +15,9 @@ impl Progress {
     /// `TypeError` for what is none of these.
     pub(super) fn new(option: &Dynamic, total: Option<usize>) -> Result<Option<Self>> {
         let label = match (option.as_bool(), option.read_lock::<ImmutableString>()) {
-            (Ok(true), _) => String::new(),
+            (Ok(true), _) => ImmutableString::new(),
             (Ok(false), _) => return Ok(None),
-            (_, Some(label)) => format!("{} ", label.as_str()),
+            (_, Some(label)) => label.clone(),
             _ if option.is_unit() => return Ok(None),
             _ => {
                 let message = format!(
@@ -30,29 +27,16 @@ impl Progress {
                 return Err(raise(Kind::TypeError, message));
             }
         };
-        let template = match total {
-            Some(_) => "{prefix}{wide_bar} {pos}/{len} [{elapsed} < {eta}]",
-            None => "{prefix}{spinner} {pos} [{elapsed}]",
-        };
-        let total = total.map(|total| total as u64);
-        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr());
-        if let Ok(style) = ProgressStyle::with_template(template) {
-            bar.set_style(style);
-        }
-        bar.set_prefix(label);
-        bar.tick();
-        Ok(Some(Self(bar)))
+        Ok(Some(Self(Bar::new(&label, total))))
     }
 
     /// So many calls more have been reported.
     pub(super) fn advance(&self, calls: usize) {
-        self.0.inc(calls as u64);
+        self.0.advance(calls);
     }
 
     /// The job is complete, or will never be.
     pub(super) fn finish(&self) {
-        if !self.0.is_finished() {
-            self.0.abandon();
-        }
+        self.0.finish();
     }
 }
