@@ -80,6 +80,18 @@ fn serve(program: &[u8]) -> i32 {
 }
 
 /// The main process of a program.
+///
+/// ```standalone_crate
+/// use mphost_stdlib::host::{Host, child_entry};
+/// use mphost_stdlib::runtime::{Program, Settings};
+///
+/// // A process that the host executed itself never gets past this line.
+/// child_entry();
+/// let program = Program::new("hello", "let p = spawn(|| print(6 * 7)); p.join(); sys::exit(p.exitcode);");
+/// let host = Host::new(program, Settings::default())?;
+/// assert_eq!(host.run(), 0);
+/// # Ok::<(), mphost_stdlib::error::Error>(())
+/// ```
 pub struct Host {
     runtime: &'static Runtime,
 }
@@ -171,6 +183,15 @@ impl Host {
 }
 
 /// Compiles a program with everything registered, and runs nothing.
+///
+/// ```standalone_crate
+/// use mphost_stdlib::host::check;
+/// use mphost_stdlib::runtime::Program;
+///
+/// assert!(check(Program::new("fine", "print(1);")).is_ok());
+/// let report = check(Program::new("mistaken", "let x = ;")).expect_err("that is no script");
+/// assert!(report.contains("line 1, column 9"));
+/// ```
 ///
 /// # Errors
 /// The report of its syntax error, with source line and caret.

@@ -272,8 +272,8 @@ fn the_code_of_the_guide_does_what_it_says() {
                     }
                     std::fs::write(path, text).expect("the block's file");
                 }
-                // What shall not be run says so.
-                ("console" | "text" | "rhai,fragment", _) => {}
+                // What shall not be run says so; Rust is compiled where it comes from, as an example or a doc test.
+                ("console" | "text" | "rhai,fragment" | "rust,ignore", _) => {}
                 (language, _) => unclear.push(format!("{}: ```{language}", block.name)),
             }
         }

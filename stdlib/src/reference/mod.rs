@@ -28,6 +28,15 @@ fn public(registry: Registry) -> Vec<Entry> {
 }
 
 /// What an entry is called in full: `Queue`, `os::getpid`, `Queue.put`.
+///
+/// ```
+/// use mphost_stdlib::reference::{entries, full_name, summary};
+///
+/// let all = entries();
+/// let put = all.iter().find(|entry| full_name(entry) == "Queue.put").expect("queues have it");
+/// assert_eq!(put.signature.text, "put(item: any, block: bool = true, timeout: seconds = ())");
+/// assert!(summary(put).starts_with("Puts an item."));
+/// ```
 #[must_use]
 pub fn full_name(entry: &Entry) -> String {
     let name = entry.signature.name;
