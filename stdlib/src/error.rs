@@ -287,7 +287,7 @@ pub fn thrown_value(error: &EvalAltResult, source: Option<&str>) -> Dynamic {
     match error.unwrap_inner() {
         EvalAltResult::ErrorRuntime(value, _) => value.clone(),
         // What the check for interrupts between two steps of a script raised.
-        EvalAltResult::ErrorTerminated(value, _) if value.is::<ScriptError>() => value.clone(),
+        EvalAltResult::ErrorTerminated(value, _) if !value.is_unit() => value.clone(),
         inner => {
             let (kind, message) = interpreter_error(inner);
             Dynamic::from(ScriptError::new(kind, message).at(source, inner.position()))

@@ -325,11 +325,11 @@ fn interrupted(error: CoreError) -> Dynamic {
         CoreError::Interrupted(_) => take_raised(),
         other => Error::Core(other),
     };
-    match *error.into_rhai(None, rhai::Position::NONE) {
-        EvalAltResult::ErrorRuntime(value, _) => value,
+    let error = error.into_rhai(None, rhai::Position::NONE);
+    match error.unwrap_inner() {
         // No error, so nothing that a script could catch: `sys::exit` in a signal's handler.
         EvalAltResult::Exit(..) => Dynamic::UNIT,
-        other => Dynamic::from(ScriptError::new(Kind::RuntimeError, other.to_string())),
+        _ => crate::error::thrown_value(&error, None),
     }
 }
 

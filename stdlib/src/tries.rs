@@ -91,7 +91,7 @@ fn is_caught(error: &EvalAltResult) -> bool {
     match error.unwrap_inner() {
         EvalAltResult::ErrorStackOverflow(..) => true,
         // What a signal's handler raised between two steps of the script; another end of the process is no error.
-        EvalAltResult::ErrorTerminated(value, _) => value.is::<ScriptError>(),
+        EvalAltResult::ErrorTerminated(value, _) => !value.is_unit(),
         inner => inner.is_catchable(),
     }
 }
