@@ -209,6 +209,7 @@ fn functions_that_call_each_other_too_deep_are_an_error_and_no_crash() {
             try { pool.apply(f, [0]); } catch (e) { print(e.type); }
             print(pool.apply(|x| x, ["on"]));
         }
+        try { f(0); } catch (e) { print(e.type); }
         f(0);
     "#;
     let output = limited("true", text);
@@ -216,7 +217,7 @@ fn functions_that_call_each_other_too_deep_are_an_error_and_no_crash() {
     assert_eq!(output.status.code(), Some(1), "{stderr}");
     assert_eq!(
         String::from_utf8_lossy(&output.stdout),
-        "1\nRecursionError\non\n",
+        "1\nRecursionError\non\nRecursionError\n",
         "{stderr}"
     );
     assert!(
