@@ -64,6 +64,11 @@ fn every_example_runs() {
             scripts.push((reference::full_name(&entry), code));
         }
     }
+    let readme = std::fs::read_to_string(book().join("../../README.md")).unwrap();
+    for block in readme.split("```rhai\n").skip(1) {
+        let code = block.split("```").next().unwrap().to_owned();
+        scripts.push(("README.md".to_owned(), code));
+    }
     assert!(scripts.len() > 150, "{}", scripts.len());
     let mut failed = Vec::new();
     for (name, code) in scripts {
