@@ -1,36 +1,38 @@
-//! Declares the variables of `catch (e) { … }` and `with … as NAME { … }` in their blocks.
+//! What is compiled in the place of a script: the script with a few words more.
 //!
-//! Problem: both are custom syntax ([`crate::tries`], [`crate::with`]), and the parser doesn't know the variables of custom syntax, so a
-//! closure around such a block would look for one outside. So what is compiled is the script with one statement more in each
-//! block, its first: `let e=bound__();`, which takes the value that was caught or entered.
+//! - `try { … } catch (e) { … }` becomes `try {guard__{ … }} catch (e) { … }`, so that `e` is an error value for every error: see
+//!   [`crate::tries`].
+//! - `with … as NAME { … }` becomes `with … as NAME {let NAME=bound__(); … }`. The parser doesn't know the variable of custom syntax, so a
+//!   closure around the block would look for one outside: see [`crate::with`].
 //!
 //! Where the blocks are is what Rhai's own parser says, in a first compilation (only of scripts with the words `catch` or `as` in them), so that
-//! neither texts nor comments mislead. Columns behind an inserted statement are counted back ([`original`]).
+//! neither texts nor comments mislead. Columns behind inserted words are counted back ([`original`]).
 //!
 //! Invariants: a script that doesn't compile is reported as it is written; every process compiles the same text, so the names of
-//! closures agree. Code that is compiled elsewhere (`eval`) has a variable that closures around the block don't find.
+//! closures agree. In code that is compiled elsewhere (`eval`) an error of the interpreter is caught as Rhai's object map, and closures around
+//! a `with … as` block don't find its variable.
 
+use crate::tries::GUARD;
 use crate::with::BOUND;
 use rhai::{AST, Engine, ParseError, Position, Token};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
-/// An opening brace, and the statement that goes behind it.
+/// A brace, and the words that go behind it, or before it.
 struct Block {
     line: usize,
     column: usize,
     statement: String,
+    before: bool,
 }
 
-/// What of `catch ( NAME ) {` or `as NAME {` has been read.
+/// What of `try {`, `} catch` or `as NAME {` has been read.
 #[derive(Default)]
 enum Progress {
     #[default]
     Nothing,
-    Catch,
-    Open,
-    Name(String),
-    Close(String),
+    Try,
+    Closed(Position),
     As,
     Entered(String),
 }
@@ -109,14 +111,20 @@ pub(crate) fn watch(token: &Token, position: Position) {
         let before = std::mem::take(&mut recorder.progress);
         recorder.progress = match (before, token) {
             (before, Token::Comment(_)) => before,
-            (_, Token::Catch) => Progress::Catch,
-            (Progress::Catch, Token::LeftParen) => Progress::Open,
-            (Progress::Open, Token::Identifier(name)) => Progress::Name(name.to_string()),
-            (Progress::Name(name), Token::RightParen) => Progress::Close(name),
+            (_, Token::Try) => Progress::Try,
+            (Progress::Try, Token::LeftBrace) => {
+                recorder.add(position, format!("{GUARD}{{"), false);
+                Progress::Nothing
+            }
+            (_, Token::RightBrace) => Progress::Closed(position),
+            (Progress::Closed(brace), Token::Catch) => {
+                recorder.add(brace, "}".into(), true);
+                Progress::Nothing
+            }
             (_, Token::As) => Progress::As,
             (Progress::As, Token::Identifier(name)) => Progress::Entered(name.to_string()),
-            (Progress::Close(name) | Progress::Entered(name), Token::LeftBrace) => {
-                recorder.add(position, format!("let {name}={BOUND}();"));
+            (Progress::Entered(name), Token::LeftBrace) => {
+                recorder.add(position, format!("let {name}={BOUND}();"), false);
                 Progress::Nothing
             }
             _ => Progress::Nothing,
@@ -125,12 +133,13 @@ pub(crate) fn watch(token: &Token, position: Position) {
 }
 
 impl Recorder {
-    fn add(&mut self, brace: Position, statement: String) {
+    fn add(&mut self, brace: Position, statement: String, before: bool) {
         if let (Some(line), Some(column)) = (brace.line(), brace.position()) {
             self.blocks.push(Block {
                 line,
                 column,
                 statement,
+                before,
             });
         }
     }
@@ -147,19 +156,27 @@ fn insert(source: &str, blocks: &[Block]) -> (String, Vec<Shift>) {
         }
         let mut added = 0;
         for (column, letter) in line.chars().enumerate() {
-            text.push(letter);
+            let mut behind = String::new();
             while let Some(block) =
                 blocks.next_if(|block| block.line == index + 1 && block.column == column + 1)
             {
                 let width = block.statement.chars().count();
+                // What goes before the brace moves the brace, too.
+                let from = if block.before { column } else { column + 1 };
                 shifts.push(Shift {
                     line: block.line,
-                    column: column + 1 + added,
+                    column: from + added,
                     width,
                 });
-                text.push_str(&block.statement);
+                if block.before {
+                    text.push_str(&block.statement);
+                } else {
+                    behind.push_str(&block.statement);
+                }
                 added += width;
             }
+            text.push(letter);
+            text.push_str(&behind);
         }
     }
     (text, shifts)
@@ -257,11 +274,17 @@ mod tests {
                     "[1, 7]",
                 ),
                 ("let e = 7; try { throw 1; } catch (e) { e += 1; } e", "7"),
-                ("const e = 7; try { throw 1; } catch (e) { return e; }", "1"),
-                ("fn f() { try { 5 } catch { 6 } } f()", ""),
+                ("fn f() { try { 5 } catch { 6 } } f()", "5"),
                 (
-                    "eval(\"try { 1 / 0 } catch (e) { return e.type; }\")",
-                    "ZeroDivisionError",
+                    "let k = 1; try { throw 2; } catch (e) { k = e; } [k, 5]",
+                    "[2, 5]",
+                ),
+                ("let k = 1; try { k = 3; } catch { } (k + 1)", "4"),
+                ("fn f() { try { return 5; } catch { } -1 } f()", "5"),
+                ("fn f() { try { throw 5; } catch { } -1 } f()", "-1"),
+                (
+                    "try {} catch (e) { return 1; } try { throw 2; } catch (e) { return e; }",
+                    "2",
                 ),
                 (
                     "try { eval(\"1 / 0\") } catch (e) { return e.type; }",

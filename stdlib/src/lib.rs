@@ -102,7 +102,6 @@ pub(crate) fn spawn_syntax(engine: &mut Engine) {
     engine.on_parse_token(|token, position, _| {
         catches::watch(&token, position);
         match token {
-            Token::Try => Token::Identifier(Box::new(tries::TRY.into())),
             Token::Reserved(word) if matches!(word.as_str(), "spawn" | "exit" | "debug") => {
                 Token::Identifier(word)
             }

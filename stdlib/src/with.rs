@@ -25,7 +25,7 @@ struct Protocol {
 
 thread_local! {
     static PROTOCOLS: RefCell<HashMap<TypeId, Protocol>> = RefCell::new(HashMap::new());
-    /// What was entered, or caught, for the first statement of the block.
+    /// What was entered, for the first statement of the block.
     static VALUE: Cell<Option<Dynamic>> = const { Cell::new(None) };
     static POSITION: Cell<Position> = const { Cell::new(Position::NONE) };
 }
@@ -43,11 +43,6 @@ pub fn position() -> Position {
 
 /// The function that gives a block its variable's value.
 pub(crate) const BOUND: &str = "bound__";
-
-/// Leaves the value of a block's variable for the first statement of the block.
-pub(crate) fn declare(value: Dynamic) {
-    VALUE.set(Some(value));
-}
 
 /// Adds the syntax to an engine.
 pub fn install(engine: &mut Engine) {
@@ -111,7 +106,7 @@ fn evaluate(
                 entered
             };
             if state.as_bool().unwrap_or(false) {
-                declare(value);
+                VALUE.set(Some(value));
                 let result = context.eval_expression_tree(block);
                 let left = call(context, &mut object, protocol.leave);
                 return result.and_then(|value| left.map(|_| value));
@@ -138,10 +133,10 @@ fn evaluate(
 }
 
 /// What a variable held before, if there was one of that name.
-pub(crate) struct Hidden(Option<Dynamic>);
+struct Hidden(Option<Dynamic>);
 
 /// Gives the block its variable; `None` where the name is a constant's.
-pub(crate) fn bind(scope: &mut Scope<'_>, name: &str, value: Dynamic) -> Option<Hidden> {
+fn bind(scope: &mut Scope<'_>, name: &str, value: Dynamic) -> Option<Hidden> {
     if scope.contains(name) {
         let place = scope.get_mut(name)?;
         return Some(Hidden(Some(std::mem::replace(place, value))));
@@ -157,7 +152,7 @@ pub(crate) fn bind(scope: &mut Scope<'_>, name: &str, value: Dynamic) -> Option<
     Some(Hidden(None))
 }
 
-pub(crate) fn unbind(scope: &mut Scope<'_>, name: &str, hidden: Hidden) {
+fn unbind(scope: &mut Scope<'_>, name: &str, hidden: Hidden) {
     match hidden.0 {
         Some(value) => {
             if let Some(place) = scope.get_mut(name) {
