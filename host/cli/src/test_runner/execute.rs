@@ -259,7 +259,13 @@ pub(crate) fn execute(plan: &Plan<'_>, cancel: &Cancel) -> io::Result<Outcome> {
         .stderr(Stdio::piped());
     mphost_core::isolate::isolate(&mut command);
     let started = Instant::now();
-    let mut child = command.spawn()?;
+    // One at a time: between fork and exec a child has this process's descriptors, and with them the far ends of the pipes
+    // of whatever is being started beside it, which would keep that test's output open.
+    static STARTING: Mutex<()> = Mutex::new(());
+    let mut child = {
+        let _alone = STARTING.lock().unwrap_or_else(PoisonError::into_inner);
+        command.spawn()?
+    };
     let main = Pid::from_child(&child);
     let prepared = Running::new(&mut child, plan, cancel).and_then(|running| {
         Ok((
