@@ -16,7 +16,6 @@ use crate::tries::GUARD;
 use crate::with::BOUND;
 use rhai::{AST, Engine, ParseError, Position, Token};
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
 
 /// A brace, and the words that go behind it, or before it.
 struct Block {
@@ -53,7 +52,8 @@ struct Shift {
 thread_local! {
     static DECLARES: Cell<bool> = const { Cell::new(false) };
     static RECORDER: RefCell<Option<Recorder>> = const { RefCell::new(None) };
-    static SHIFTS: RefCell<HashMap<String, Vec<Shift>>> = RefCell::new(HashMap::new());
+    /// Those of each file that has any: few, and looked at by calls that want to be quick.
+    static SHIFTS: RefCell<Vec<(String, Vec<Shift>)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Compiles a script so that its blocks have their variables; `path` is what its errors name.
@@ -63,7 +63,7 @@ thread_local! {
 /// # Errors
 /// The syntax error, with its position in `source`.
 pub fn compile(engine: &Engine, source: &str, path: &str) -> Result<AST, ParseError> {
-    SHIFTS.with_borrow_mut(|all| all.remove(path));
+    SHIFTS.with_borrow_mut(|all| all.retain(|(of, _)| of != path));
     compile_piece(engine, source, path)
 }
 
@@ -84,7 +84,10 @@ pub(crate) fn compile_piece(engine: &Engine, source: &str, path: &str) -> Result
             compiled
         } else {
             let (text, shifts) = insert(source, &blocks);
-            SHIFTS.with_borrow_mut(|all| all.entry(path.to_owned()).or_default().extend(shifts));
+            SHIFTS.with_borrow_mut(|all| match all.iter_mut().find(|(of, _)| of == path) {
+                Some((_, known)) => known.extend(shifts),
+                None => all.push((path.to_owned(), shifts)),
+            });
             // It has just compiled without the statements, and they are valid wherever a statement is.
             DECLARES.set(true);
             let complete = engine.compile(text);
@@ -189,10 +192,13 @@ pub fn original(path: &str, position: Position) -> Position {
         return position;
     };
     let ours = SHIFTS.with_borrow(|all| {
-        let shifts = all.get(path).map(Vec::as_slice).unwrap_or_default();
-        shifts
+        let Some((_, shifts)) = all.iter().find(|(of, _)| of == path) else {
+            return 0;
+        };
+        // They are in the order of the text.
+        shifts[shifts.partition_point(|shift| shift.line < line)..]
             .iter()
-            .filter(|shift| shift.line == line && shift.column < column)
+            .take_while(|shift| shift.line == line && shift.column < column)
             .map(|shift| shift.width)
             .sum::<usize>()
     });

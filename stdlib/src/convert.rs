@@ -209,6 +209,9 @@ impl Encoder {
     /// Takes the message's references. From here on they belong to it: whoever drops it releases them.
     #[must_use]
     pub fn seal(&mut self) -> Vec<RawHandle> {
+        if self.objects.is_empty() {
+            return Vec::new();
+        }
         self.objects
             .drain(..)
             .map(|object| object.export())

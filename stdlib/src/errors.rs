@@ -123,7 +123,7 @@ pub fn register(registry: &mut Registry) {
             } else {
                 spelling::text(call.ctx, &message)
             };
-            let mut fields = std::mem::take(&mut call.extra);
+            let mut fields = call.take_extra();
             let cause = fields.remove("cause").unwrap_or_default();
             let detail = ErrorDetail {
                 kind,

@@ -12,11 +12,15 @@ use mphost_core::clock::Deadline;
 use mphost_core::position::Position;
 use mphost_core::queue::{Item, Queue};
 use mphost_core::session::session;
-use rhai::Dynamic;
+use rhai::{Blob, Dynamic};
 use std::cell::Cell;
+use std::ops::Deref;
+
+/// From so many bytes on a blob is copied once, from the script's value to where it lies in the queue, instead of twice.
+const LARGE: usize = 16 << 10;
 
 thread_local! {
-    static ENCODER: Cell<Option<Encoder>> = const { Cell::new(None) };
+    static ENCODER: Cell<Option<Box<Encoder>>> = const { Cell::new(None) };
 }
 
 /// Runs `work` with an empty encoder, whose memory is that of the last message. A message that is made meanwhile (by a callback that
@@ -40,6 +44,9 @@ pub fn put(
     deadline: Deadline,
     position: Position,
 ) -> Result<()> {
+    if let Some(blob) = large(value) {
+        return put_blob(queue, &blob, deadline, position);
+    }
     with_encoder(|encoder| {
         encoder.value_at(root, value)?;
         let handles = encoder.seal();
@@ -57,6 +64,28 @@ pub fn put(
             }
         }
     })
+}
+
+/// The value as a large blob, if it is one and nobody else can change it while this process waits for room.
+fn large(value: &Dynamic) -> Option<impl Deref<Target = Blob> + '_> {
+    if !value.is_blob() || value.is_shared() {
+        return None;
+    }
+    value.read_lock::<Blob>().filter(|blob| blob.len() >= LARGE)
+}
+
+fn put_blob(queue: &Queue, blob: &Blob, deadline: Deadline, position: Position) -> Result<()> {
+    with_encoder(|encoder| {
+        encoder.writer().blob_head(blob.len());
+        let head = encoder.bytes();
+        let whole = head.len() + blob.len();
+        queue.put_with(whole, &[], 0, deadline, position, |room| {
+            let (front, rest) = room.split_at_mut(head.len());
+            front.copy_from_slice(head);
+            rest.copy_from_slice(blob);
+        })
+    })?;
+    Ok(())
 }
 
 /// Takes one value.

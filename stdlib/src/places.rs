@@ -19,10 +19,16 @@ pub fn set_main_script(path: &str) {
 }
 
 fn number_of(path: &str) -> u16 {
+    let known = KNOWN.with_borrow(|known| {
+        let mut known = known.iter();
+        known.find(|(name, _)| name == path).map(|known| known.1)
+    });
+    known.unwrap_or_else(|| ask_for_number(path))
+}
+
+#[cold]
+fn ask_for_number(path: &str) -> u16 {
     KNOWN.with_borrow_mut(|known| {
-        if let Some((_, number)) = known.iter().find(|(name, _)| name == path) {
-            return *number;
-        }
         // Without a session (a check of a script) the numbers are this process's own.
         let own = || u16::try_from(known.len() + 1).unwrap_or(u16::MAX);
         let number = files::number_of(path).unwrap_or_else(own);
@@ -34,13 +40,20 @@ fn number_of(path: &str) -> u16 {
 /// The position of a call, for the core.
 #[must_use]
 pub fn of_call(ctx: &NativeCallContext<'_>) -> Position {
-    let at = crate::catches::original(ctx.call_source().unwrap_or_default(), ctx.call_position());
-    let Some(line) = at.line() else {
+    let at = ctx.call_position();
+    if at.is_none() {
         return crate::with::position();
-    };
+    }
+    of(ctx.call_source(), at)
+}
+
+/// A position in a script, for the core. Every call that may wait asks for its own.
+#[must_use]
+pub fn of(source: Option<&str>, at: rhai::Position) -> Position {
+    let at = crate::catches::original(source.unwrap_or_default(), at);
     Position::new(
-        ctx.call_source().map_or(1, number_of),
-        u32::try_from(line).unwrap_or(u32::MAX),
+        source.map_or(1, number_of),
+        u32::try_from(at.line().unwrap_or(0)).unwrap_or(u32::MAX),
         u16::try_from(at.position().unwrap_or(0)).unwrap_or(u16::MAX),
     )
 }

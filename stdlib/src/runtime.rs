@@ -284,20 +284,23 @@ fn configure(engine: &mut Engine) {
     });
     // A closure is called at every operation: it must cost next to nothing.
     engine.on_progress(|count| {
-        if count & 0xff == 0
-            && let Err(error) = wait::poll_interrupts()
-        {
-            return Some(interrupted(error));
+        if count & 0xff != 0 && !crate::stack::is_exhausted() {
+            return None;
         }
-        if crate::stack::is_exhausted() {
-            let message = "the stack is used up: functions call each other too deep";
-            return Some(Dynamic::from(ScriptError::new(
-                Kind::RecursionError,
-                message,
-            )));
-        }
-        None
+        pause()
     });
+}
+
+/// What happens between two steps of a script now and then: what came up meanwhile, or the end of the stack.
+#[cold]
+fn pause() -> Option<Dynamic> {
+    if let Err(error) = wait::poll_interrupts() {
+        return Some(interrupted(error));
+    }
+    crate::stack::is_exhausted().then(|| {
+        let message = "the stack is used up: functions call each other too deep";
+        Dynamic::from(ScriptError::new(Kind::RecursionError, message))
+    })
 }
 
 /// Makes `error` surface at the next check for interrupts, where the place at hand can't raise it.

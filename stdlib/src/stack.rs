@@ -13,13 +13,12 @@ const WANTED: u64 = 64 << 20;
 const RESERVE: usize = 1 << 20;
 
 thread_local! {
-    static BASE: Cell<usize> = const { Cell::new(0) };
-    static LIMIT: Cell<usize> = const { Cell::new(usize::MAX) };
+    /// The lowest address that a script may reach: stacks grow downwards on every machine that this host runs on.
+    static FLOOR: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Notes where the stack begins and asks for more of it; called near the bottom of the process's stack.
+/// Asks for more stack and notes where it ends; called near the bottom of the process's stack.
 pub fn prepare() {
-    BASE.set(here());
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_STACK) else {
         return;
     };
@@ -29,17 +28,16 @@ pub fn prepare() {
     } else {
         soft
     };
-    LIMIT.set(
-        usize::try_from(granted)
-            .unwrap_or(usize::MAX)
-            .saturating_sub(RESERVE),
-    );
+    // With no limit at all this is 0, which no address is below.
+    let granted = usize::try_from(granted).unwrap_or(usize::MAX);
+    FLOOR.set(here().saturating_sub(granted.saturating_sub(RESERVE)));
 }
 
-/// Whether the stack is nearly used up.
+/// Whether the stack is nearly used up. Asked at every step of a script: one comparison.
 #[must_use]
+#[inline]
 pub fn is_exhausted() -> bool {
-    BASE.get().abs_diff(here()) > LIMIT.get()
+    here() < FLOOR.get()
 }
 
 #[inline(always)]

@@ -16,38 +16,37 @@ pub struct Call<'a> {
     args: SmallVec<[Dynamic; 4]>,
     /// Bit n says that argument n was given, if only as ().
     given: u64,
-    /// Options that the signature doesn't name, where it collects them.
-    pub extra: Map,
+    /// Options that the signature doesn't name, where it collects them. Most calls have none.
+    extra: Option<Box<Map>>,
 }
 
 impl<'a> Call<'a> {
-    /// Checks `args` against the signature. `has_this` says that the first is the object that the method is called on.
-    ///
-    /// # Errors
-    /// `TypeError` that names the argument that is wrong, unknown, missing or given twice.
+    /// A call whose arguments are still to come ([`Call::read`]): made where it stays, since moving it costs as much as checking it.
+    #[must_use]
     pub fn new(
         ctx: &'a NativeCallContext<'a>,
         signature: &'a Signature,
-        has_this: bool,
-        args: &'a mut [&mut Dynamic],
-    ) -> Result<Call<'a>> {
-        let (this, rest) = if has_this {
-            let (first, rest) = args.split_first_mut().expect("a method has its object");
-            (Some(&mut **first), rest)
-        } else {
-            (None, args)
-        };
-        let mut call = Call {
+        this: Option<&'a mut Dynamic>,
+    ) -> Call<'a> {
+        Call {
             ctx,
             signature,
             this,
             args: SmallVec::new(),
             given: 0,
-            extra: Map::new(),
-        };
+            extra: None,
+        }
+    }
+
+    /// Checks `rest`, all arguments but the object, against the signature and takes them.
+    ///
+    /// # Errors
+    /// `TypeError` that names the argument that is wrong, unknown, missing or given twice.
+    pub fn read(&mut self, rest: &mut [&mut Dynamic]) -> Result<()> {
+        let signature = self.signature;
         let mut given = rest.len();
         let options = match given.checked_sub(1) {
-            Some(last) if signature.map_is_options(last) && rest[last].is::<Map>() => {
+            Some(last) if rest[last].is_map() && signature.map_is_options(last) => {
                 given = last;
                 Some(rest[last].take())
             }
@@ -74,20 +73,25 @@ impl<'a> Call<'a> {
         }
         for (value, param) in rest[..given].iter_mut().zip(&signature.params) {
             param.check(signature.name, value)?;
-            call.args.push(value.take());
+            self.args.push(value.take());
         }
-        call.given = (1 << call.args.len()) - 1;
+        self.given = (1 << self.args.len()) - 1;
         if let Some(options) = options {
-            call.read_options(options.cast::<Map>())?;
+            self.read_options(options.cast::<Map>())?;
         }
-        if let Some(missing) = (0..signature.required()).find(|i| call.given & (1 << i) == 0) {
+        if let Some(missing) = (0..signature.required).find(|i| self.given & (1 << i) == 0) {
             let missing = signature.params[missing].name;
             return Err(raise(
                 Kind::TypeError,
                 format!("{}(): '{missing}' is missing", signature.name),
             ));
         }
-        Ok(call)
+        Ok(())
+    }
+
+    /// The options that the signature doesn't name, where it collects them.
+    pub fn take_extra(&mut self) -> Map {
+        self.extra.take().map(|all| *all).unwrap_or_default()
     }
 
     fn read_options(&mut self, options: Map) -> Result<()> {
@@ -109,7 +113,7 @@ impl<'a> Call<'a> {
                     self.given |= 1 << index;
                 }
                 None if self.signature.collects => {
-                    self.extra.insert(name, value);
+                    self.extra.get_or_insert_default().insert(name, value);
                 }
                 None => return Err(self.unknown_option(&name)),
             }

@@ -105,8 +105,13 @@ impl Function {
         ctx: &NativeCallContext<'_>,
         args: &mut [&mut Dynamic],
     ) -> std::result::Result<Dynamic, Box<rhai::EvalAltResult>> {
-        Call::new(ctx, &self.signature, self.this.is_some(), args)
-            .and_then(|mut call| (self.body)(&mut call))
+        let (this, rest) = match args {
+            [this, rest @ ..] if self.this.is_some() => (Some(&mut **this), rest),
+            rest => (None, rest),
+        };
+        let mut call = Call::new(ctx, &self.signature, this);
+        call.read(rest)
+            .and_then(|()| (self.body)(&mut call))
             .map_err(|error| error.into_rhai(ctx.call_source(), ctx.call_position()))
     }
 

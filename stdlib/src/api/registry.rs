@@ -18,6 +18,9 @@ use std::rc::Rc;
 /// Every call gets its entry, whether or not the program at hand can make it; see [`Vocabulary`].
 pub struct Registry {
     pub(super) global: Module,
+    /// The names of those types that the program's text names. Rhai looks a type's name up at each call of a method, in one module after the
+    /// other, by comparing texts: the few that matter are found first.
+    named: Module,
     modules: BTreeMap<&'static str, Module>,
     pub(super) entries: Vec<Entry>,
     pub(super) index: Index,
@@ -32,6 +35,7 @@ impl Registry {
     pub fn new(with_docs: bool, vocabulary: Vocabulary) -> Self {
         Self {
             global: Module::new(),
+            named: Module::new(),
             modules: BTreeMap::new(),
             entries: Vec::new(),
             index: Index::default(),
@@ -43,7 +47,12 @@ impl Registry {
     /// Gives a Rust type its name in scripts.
     pub fn class<T: Clone + 'static>(&mut self, name: &'static str) -> Class<'_, T> {
         if self.index.classes.insert(TypeId::of::<T>(), name).is_none() {
-            self.global.set_custom_type::<T>(name);
+            let types = if self.wants(name) {
+                &mut self.named
+            } else {
+                &mut self.global
+            };
+            types.set_custom_type::<T>(name);
         }
         Class::new(self, name)
     }
@@ -186,6 +195,8 @@ impl Registry {
     /// Puts everything into an engine and returns the reference's entries.
     pub fn install(mut self, engine: &mut Engine) -> Rc<[Entry]> {
         engine.register_global_module(Shared::new(self.global));
+        // The last one is searched first.
+        engine.register_global_module(Shared::new(self.named));
         // `mp::connection` is a module in the module `mp`.
         let mut top: BTreeMap<&str, Module> = BTreeMap::new();
         for (path, module) in self.modules {

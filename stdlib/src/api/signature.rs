@@ -140,6 +140,8 @@ pub struct Signature {
     pub params: Vec<Param>,
     /// How many may be given by position.
     pub positional: usize,
+    /// How many must be given.
+    pub required: usize,
     /// Whether unknown option names are collected instead of refused.
     pub collects: bool,
 }
@@ -152,6 +154,7 @@ impl Signature {
             name,
             text: name,
             positional: params.len(),
+            required: required(&params),
             params,
             collects: false,
         }
@@ -192,20 +195,11 @@ impl Signature {
         Signature {
             name,
             text,
+            required: required(&params[..positional]),
             params,
             positional,
             collects,
         }
-    }
-
-    /// How many arguments must be given.
-    #[must_use]
-    pub fn required(&self) -> usize {
-        self.params
-            .iter()
-            .take(self.positional)
-            .take_while(|p| p.default.is_none())
-            .count()
     }
 
     /// The largest number of arguments: all positional ones, and one map where options exist behind them.
@@ -239,6 +233,14 @@ impl Signature {
         let names: Vec<_> = self.params.iter().map(|p| p.name).collect();
         names.join(", ")
     }
+}
+
+/// How many parameters have no default; they come first.
+fn required(positional: &[Param]) -> usize {
+    positional
+        .iter()
+        .take_while(|p| p.default.is_none())
+        .count()
 }
 
 fn split(inner: &'static str) -> impl Iterator<Item = &'static str> {
@@ -283,13 +285,13 @@ mod tests {
         );
         assert_eq!(sig.name, "Process");
         assert_eq!(
-            (sig.required(), sig.positional, sig.most(), sig.collects),
+            (sig.required, sig.positional, sig.most(), sig.collects),
             (0, 2, 3, true)
         );
         assert_eq!(sig.params[1].ty, Type::Array);
         assert!(sig.map_is_options(0) && sig.map_is_options(2));
         let put = Signature::parse("put(item: any, block: bool = true, timeout: seconds = ())");
-        assert_eq!((put.required(), put.most()), (1, 3));
+        assert_eq!((put.required, put.most()), (1, 3));
         assert!(!put.map_is_options(0) && put.map_is_options(1));
         let dict = Signature::parse("dict(init: any = #{})");
         assert!(!dict.map_is_options(0), "dict takes a map as a value");

@@ -14,17 +14,17 @@ use std::os::fd::AsRawFd;
 /// # Errors
 /// `TypeError` for what isn't an option, unless there is a `run`: then it is a field.
 pub(crate) fn construct(call: &mut Call<'_>, method: Option<Method>) -> Result<Process> {
-    let run = call.extra.remove("run");
-    let run = match run {
+    let mut fields = call.take_extra();
+    let run = match fields.remove("run") {
         Some(run) if !run.is_unit() => Some(run.try_cast::<rhai::FnPtr>().ok_or_else(|| {
             raise(Kind::TypeError, "Process(): 'run' must be a function; it is called with `this` bound to the process")
         })?),
         _ => None,
     };
     if run.is_none()
-        && let Some(name) = call.extra.keys().next()
+        && let Some(name) = fields.keys().next()
     {
-        return Err(call.unknown_option(&name.clone()));
+        return Err(call.unknown_option(name));
     }
     let group = call.take(5);
     if !group.is_unit() {
@@ -47,7 +47,7 @@ pub(crate) fn construct(call: &mut Call<'_>, method: Option<Method>) -> Result<P
         server: false,
         helper: false,
         daemon: call.has(4).then(|| call.bool(4, false)),
-        fields: std::mem::take(&mut call.extra),
+        fields,
         method,
     }))
 }

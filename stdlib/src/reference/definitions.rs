@@ -95,7 +95,7 @@ fn forms(entry: &Entry) -> Vec<Vec<String>> {
         .iter()
         .map(|param| format!("{}: {}", param.name, type_of(param.ty)))
         .collect();
-    let required = signature.required();
+    let required = signature.required;
     let mut forms: Vec<Vec<String>> = (required..=positional.len())
         .map(|count| positional[..count].to_vec())
         .collect();

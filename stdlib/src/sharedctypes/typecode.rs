@@ -264,11 +264,13 @@ impl TypeCode {
         macro_rules! numbers {
             ($of:ty, $make:expr) => {{
                 let (chunks, _) = raw.as_chunks::<{ size_of::<$of>() }>();
-                let values: Result<Array> = chunks
-                    .iter()
-                    .map(|chunk| $make(<$of>::from_le_bytes(*chunk)))
-                    .collect();
-                values.map(Dynamic::from_array)
+                // Made in its whole length at once: what collects results can't know it, and grows.
+                let mut values = Array::with_capacity(chunks.len());
+                for chunk in chunks {
+                    let value: Result = $make(<$of>::from_le_bytes(*chunk));
+                    values.push(value?);
+                }
+                Ok(Dynamic::from_array(values))
             }};
         }
         match self {

@@ -161,7 +161,10 @@ fn made<T: Clone + 'static>(object: mphost_core::error::Result<T>) -> Result {
 
 fn methods<'c, 'r, T: Permit>(class: &'c mut Class<'r, T>) -> &'c mut Class<'r, T> {
     handle::register(class);
-    with::context::<T>(Some("acquire"), "release");
+    with::guarded(
+        |permit: &T, at| permit.acquire(Deadline::NEVER, at),
+        T::release,
+    );
     class
         .display(T::show)
         .method(
@@ -293,7 +296,10 @@ impl Guard {
 
     /// Registers `acquire`, `release`, `recover` and `with` for a type that has such a lock inside.
     pub fn methods<T: Clone + 'static>(class: &mut Class<'_, T>, of: fn(&T) -> &Guard) {
-        with::context::<T>(Some("acquire"), "release");
+        with::guarded(
+            move |object: &T, at| of(object).acquire(Deadline::NEVER, at),
+            move |object: &T| of(object).release(),
+        );
         class
             .method(
                 "acquire(block: bool = true, timeout: seconds = ())",

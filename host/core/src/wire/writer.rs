@@ -149,6 +149,12 @@ impl Writer {
         self.bytes(value);
     }
 
+    /// Begins bytes that are put behind this message by whoever sends it: `length` of them, with nothing after them.
+    pub fn blob_head(&mut self, length: usize) {
+        self.buffer.push(tag::BLOB);
+        self.length(length);
+    }
+
     /// Writes a range of integers.
     pub fn range(&mut self, start: i64, end: i64, inclusive: bool) {
         self.tagged(tag::RANGE, start.to_le_bytes());
