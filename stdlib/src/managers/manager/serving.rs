@@ -85,7 +85,7 @@ fn serve(call: &mut Call<'_>) -> Result {
         let _: Dynamic = initializer.call_raw(call.ctx, None, initargs)?;
     }
     let listener = Listener::from_fd(socket, address);
-    Loop::new(server, listener, key, call.ctx).run(|error| {
+    Loop::new(server, listener, key, call.ctx)?.run(|error| {
         // Ctrl-C and its like are for the process that owns the server.
         let interrupt = matches!(error, CoreError::Interrupted(_));
         if interrupt {
@@ -141,7 +141,9 @@ fn serve_forever(call: &mut Call<'_>) -> Result {
         None => HashMap::new(),
     };
     let server = Server::new(own.address.clone(), state.class == Class::Sync, factories)?;
-    match Loop::new(server, listener, state.key.clone(), call.ctx).run(|_| false) {
+    let served = Loop::new(server, listener, state.key.clone(), call.ctx)
+        .and_then(|mut serving| serving.run(|_| false));
+    match served {
         Ok(()) => {}
         Err(Error::Core(CoreError::Interrupted(_))) => drop(crate::runtime::take_raised()),
         Err(error) => return Err(error),

@@ -4,10 +4,12 @@
 //! - A connection's error ends that connection alone.
 //! - Nothing is read from a peer that doesn't take its answers; nothing waits for it.
 //! - Each round serves what every peer had sent when its turn came, so none starves.
+//! - A round costs what the peers that are ready cost, however many aren't.
 
 use super::super::client::session_identity;
 use super::super::objects::{Ticket, Verdict, Why};
 use super::super::protocol::Op;
+use super::crowd::Crowd;
 use super::peer::{Parked, Peer, Stage};
 use super::{Request, Served, Server};
 use crate::convert::Encoder;
@@ -18,6 +20,7 @@ use mphost_core::position::Position;
 use mphost_core::transport::{Fill, Listener};
 use mphost_core::wait::{PollFd, WaitInfo, WaitKind, wait_fds};
 use nix::libc;
+use nix::sys::epoll::EpollFlags;
 use rhai::{Array, Dynamic, NativeCallContext};
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
@@ -25,10 +28,12 @@ use std::time::Duration;
 
 /// So many connections are accepted before those that are there have their turn.
 const BURST: usize = 16;
-/// Where the peers begin among the polled descriptors: behind the listener and the waker.
-const FIRST_PEER: usize = 2;
+/// Which of the polled descriptors is which.
+const LISTENER: usize = 0;
+const WAKER: usize = 1;
+const CROWD: usize = 2;
 /// The other side has closed: nothing can be sent to it any more.
-const HANG_UP: i16 = libc::POLLHUP | libc::POLLERR;
+const HANG_UP: EpollFlags = EpollFlags::EPOLLHUP.union(EpollFlags::EPOLLERR);
 /// How long no connections are accepted after the system has refused one (no descriptors left).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// So many peers may be about to show that they have the key; one more, and the one that has taken longest is dropped. So strangers
@@ -43,12 +48,14 @@ pub(in super::super) struct Loop<'s> {
     listener: Listener,
     key: Vec<u8>,
     peers: Vec<Option<Peer>>,
+    /// Says which peers are ready.
+    crowd: Crowd,
     polled: Vec<PollFd>,
-    /// Which peer each polled descriptor is, from the first peer's on.
-    places: Vec<usize>,
     out: Encoder,
     script: &'s NativeCallContext<'s>,
     accept_again: Deadline,
+    /// No peer's deadline is before this one. It may be a deadline that isn't any more: then a look at all of them says so.
+    soonest: Deadline,
     /// How many peers haven't shown yet that they have the key.
     strangers: usize,
     stopping: bool,
@@ -56,26 +63,30 @@ pub(in super::super) struct Loop<'s> {
 
 impl<'s> Loop<'s> {
     /// A loop that hasn't begun.
+    ///
+    /// # Errors
+    /// `OSError` where there are no descriptors left.
     pub(in super::super) fn new(
         server: Rc<Server>,
         listener: Listener,
         key: Vec<u8>,
         script: &'s NativeCallContext<'s>,
-    ) -> Loop<'s> {
+    ) -> Result<Loop<'s>> {
         mphost_core::transport::raise_descriptor_limit();
-        Loop {
+        Ok(Loop {
             server,
             listener,
             key,
             peers: Vec::new(),
+            crowd: Crowd::new()?,
             polled: Vec::new(),
-            places: Vec::new(),
             out: Encoder::new(),
             script,
             accept_again: Deadline::NOW,
+            soonest: Deadline::NEVER,
             strangers: 0,
             stopping: false,
-        }
+        })
     }
 
     /// Serves until a client says that it is enough.
@@ -91,22 +102,15 @@ impl<'s> Loop<'s> {
                 Err(error) if ignore(&error) => continue,
                 Err(error) => return Err(error.into()),
             }
-            if self.polled[0].revents != 0 {
+            if self.polled[LISTENER].revents != 0 {
                 self.accept();
             }
-            if self.polled[1].revents != 0 {
+            if self.polled[WAKER].revents != 0 {
                 self.server.poke(self.script);
                 self.send_answers();
             }
-            // Who has hung up comes first: what it waited for shall go to somebody who is there.
-            for hung_up in [true, false] {
-                for index in 0..self.places.len() {
-                    let (place, revents) =
-                        (self.places[index], self.polled[index + FIRST_PEER].revents);
-                    if revents != 0 && (revents & HANG_UP != 0) == hung_up {
-                        self.attend(place, revents);
-                    }
-                }
+            if self.polled[CROWD].revents != 0 {
+                self.attend_crowd();
             }
             self.expire();
         }
@@ -116,42 +120,51 @@ impl<'s> Loop<'s> {
 
     /// What to wait for, and how long.
     fn prepare(&mut self) -> Deadline {
-        self.polled.clear();
-        self.places.clear();
-        let mut deadline = Deadline::NEVER;
+        let mut deadline = self.soonest;
         let accepting = self.accept_again.has_passed();
         if !accepting {
-            deadline = self.accept_again;
+            deadline = deadline.min(self.accept_again);
         }
         let events = if accepting { libc::POLLIN } else { 0 };
-        self.polled.push(PollFd {
-            fd: self.listener.as_raw_fd(),
-            events,
-            revents: 0,
-        });
-        self.polled.push(PollFd {
-            fd: self.server.waker.as_fd().as_raw_fd(),
-            events: libc::POLLIN,
-            revents: 0,
-        });
-        for (place, peer) in self.peers.iter().enumerate() {
-            let Some(peer) = peer else { continue };
-            let mut events = 0;
-            if peer.is_read() {
-                events |= libc::POLLIN;
-            }
-            if peer.link.unsent() > 0 {
-                events |= libc::POLLOUT;
-            }
-            self.polled.push(PollFd {
-                fd: peer.link.as_raw_fd(),
+        self.polled.clear();
+        // As LISTENER, WAKER and CROWD say.
+        self.polled.extend(
+            [
+                (self.listener.as_raw_fd(), events),
+                (self.server.waker.as_fd().as_raw_fd(), libc::POLLIN),
+                (self.crowd.as_raw_fd(), libc::POLLIN),
+            ]
+            .map(|(fd, events)| PollFd {
+                fd,
                 events,
                 revents: 0,
-            });
-            self.places.push(place);
-            deadline = deadline.min(peer.deadline());
-        }
+            }),
+        );
         deadline
+    }
+
+    /// Serves those peers that are ready.
+    fn attend_crowd(&mut self) {
+        let ready = self.crowd.ready(self.peers.len());
+        // Who has hung up comes first: what it waited for shall go to somebody who is there.
+        for hung_up in [true, false] {
+            for &(place, events) in &ready {
+                if events.intersects(HANG_UP) == hung_up {
+                    self.attend(place, events);
+                }
+            }
+        }
+    }
+
+    /// After something was sent to a peer, or couldn't be: what it is watched for from now on.
+    fn watch(&mut self, place: usize) {
+        let Some(Some(peer)) = self.peers.get_mut(place) else {
+            return;
+        };
+        if self.crowd.watch(peer, place).is_err() {
+            // It would never have its turn again.
+            self.close(place);
+        }
     }
 
     fn accept(&mut self) {
@@ -161,14 +174,20 @@ impl<'s> Loop<'s> {
                     let Ok(peer) = Peer::new(socket) else {
                         continue;
                     };
+                    self.soonest = self.soonest.min(peer.deadline());
                     self.strangers += 1;
                     if self.strangers > STRANGERS {
                         self.drop_oldest_stranger();
                     }
-                    match self.peers.iter_mut().find(|place| place.is_none()) {
-                        Some(place) => *place = Some(peer),
-                        None => self.peers.push(Some(peer)),
-                    }
+                    let place = match self.peers.iter().position(Option::is_none) {
+                        Some(place) => place,
+                        None => {
+                            self.peers.push(None);
+                            self.peers.len() - 1
+                        }
+                    };
+                    self.peers[place] = Some(peer);
+                    self.watch(place);
                 }
                 Ok(None) => return,
                 Err(_) => {
@@ -191,23 +210,25 @@ impl<'s> Loop<'s> {
     }
 
     /// Reads from a peer, serves it and writes to it; an error ends it.
-    fn attend(&mut self, place: usize, revents: i16) {
+    fn attend(&mut self, place: usize, events: EpollFlags) {
         let Some(peer) = &mut self.peers[place] else {
             return;
         };
         let mut alive = true;
-        if revents & libc::POLLOUT != 0 {
+        if events.contains(EpollFlags::EPOLLOUT) {
             alive = peer.link.flush().is_ok();
         }
-        if alive && revents & !libc::POLLOUT != 0 {
+        if alive && events.intersects(!EpollFlags::EPOLLOUT) {
             let mut fill = self.read(place).unwrap_or(Fill::End);
             // Up to its end: what it has said before it left counts.
-            while fill == Fill::Some && revents & HANG_UP != 0 {
+            while fill == Fill::Some && events.intersects(HANG_UP) {
                 fill = self.read(place).unwrap_or(Fill::End);
             }
             alive = fill != Fill::End;
         }
-        if !alive {
+        if alive {
+            self.watch(place);
+        } else {
             self.close(place);
         }
         self.send_answers();
@@ -292,6 +313,7 @@ impl<'s> Loop<'s> {
         match served {
             Served::Answered => self.send_out(place),
             Served::Waits(deadline) => {
+                self.soonest = self.soonest.min(deadline);
                 let object = self.server.object(object)?;
                 if let Some(peer) = &mut self.peers[place] {
                     peer.parked = Some(Parked { object, deadline });
@@ -399,6 +421,8 @@ impl<'s> Loop<'s> {
         self.out = out;
         if self.send_out(ticket.peer).is_err() {
             self.close(ticket.peer);
+        } else {
+            self.watch(ticket.peer);
         }
     }
 
@@ -424,12 +448,18 @@ impl<'s> Loop<'s> {
             .expire(&object, ticket, client, why, self.script);
     }
 
+    /// Ends what has waited long enough. All peers are looked at only when one of them may have.
     fn expire(&mut self) {
+        if !self.soonest.has_passed() {
+            return;
+        }
+        self.soonest = Deadline::NEVER;
         for place in 0..self.peers.len() {
             let Some(peer) = &self.peers[place] else {
                 continue;
             };
             if !peer.deadline().has_passed() {
+                self.soonest = self.soonest.min(peer.deadline());
                 continue;
             }
             if peer.parked.is_some() {
@@ -446,6 +476,7 @@ impl<'s> Loop<'s> {
         let Some(mut peer) = self.peers[place].take() else {
             return;
         };
+        self.crowd.forget(&peer);
         if peer.is_stranger() {
             self.strangers -= 1;
         }

@@ -10,6 +10,7 @@
 //!
 //! Invariant: while an object works it isn't called again; what it answers to others is sent when it has finished.
 
+mod crowd;
 mod event_loop;
 mod peer;
 

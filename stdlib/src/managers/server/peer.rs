@@ -11,6 +11,7 @@ use crate::error::{Kind, Result, raise};
 use mphost_core::authentication::{self, Challenge};
 use mphost_core::clock::Deadline;
 use mphost_core::transport::{self, Frame, Link};
+use nix::sys::epoll::EpollFlags;
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -51,6 +52,8 @@ pub(super) struct Peer {
     /// Whether it belongs to this program.
     pub(super) same_session: bool,
     pub(super) local: bool,
+    /// What the crowd watches it for; none before it is one of them.
+    pub(super) watched: Option<EpollFlags>,
     deadline: Deadline,
 }
 
@@ -68,6 +71,7 @@ impl Peer {
             parked: None,
             same_session: false,
             local,
+            watched: None,
             deadline: Deadline::after(HANDSHAKE),
         })
     }
@@ -105,9 +109,12 @@ impl Peer {
         }
     }
 
-    /// Whether it should be read from.
-    pub(super) fn is_read(&self) -> bool {
-        self.link.unsent() < UNSENT_LIMIT
+    /// What to wait for: whether it should be read from, and whether there is something to send.
+    pub(super) fn interest(&self) -> EpollFlags {
+        let mut interest = EpollFlags::empty();
+        interest.set(EpollFlags::EPOLLIN, self.link.unsent() < UNSENT_LIMIT);
+        interest.set(EpollFlags::EPOLLOUT, self.link.unsent() > 0);
+        interest
     }
 
     /// One step of the handshake.
