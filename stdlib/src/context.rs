@@ -121,5 +121,10 @@ pub fn register(registry: &mut Registry) {
                 context.method.map_or("default", Method::name)
             )
         })
+        .method(
+            "freeze_support()",
+            "Does nothing, as `mp::freeze_support`.",
+            |_| Ok(Dynamic::UNIT),
+        )
         .equality(|a, b| a == b);
 }

@@ -126,6 +126,10 @@ pub struct Encoder {
     objects: Vec<ObjRef>,
     /// Values whose descriptors are in the message, where nobody else keeps them until it is sent.
     kept: Vec<Dynamic>,
+    /// Whether the message may be read more than once, or not at all.
+    repeated: bool,
+    /// Values that the message only names then: its sender keeps them as long as it may be read.
+    pinned: Vec<Dynamic>,
     /// Where we are inside the value, innermost last: filled in only while an error travels outwards.
     path: Vec<String>,
 }
@@ -144,6 +148,8 @@ impl Encoder {
             writer: Writer::new(),
             objects: Vec::new(),
             kept: Vec::new(),
+            repeated: false,
+            pinned: Vec::new(),
             path: Vec::new(),
         }
     }
@@ -153,7 +159,32 @@ impl Encoder {
         self.writer.clear();
         self.objects.clear();
         self.kept.clear();
+        self.repeated = false;
+        self.pinned.clear();
         self.path.clear();
+    }
+
+    /// Says, before anything is written, that the message may be read more than once or not at all: what counts its messages (a manager's
+    /// objects) doesn't count this one, and whoever sends it keeps [`Encoder::pinned`] for as long.
+    pub fn repeat(&mut self) {
+        self.repeated = true;
+    }
+
+    /// Whether the message may be read more than once.
+    #[must_use]
+    pub fn is_repeated(&self) -> bool {
+        self.repeated
+    }
+
+    /// Adds a value that the message only names.
+    pub(crate) fn pin(&mut self, value: Dynamic) {
+        self.pinned.push(value);
+    }
+
+    /// The values that a message which may be read more than once only names.
+    #[must_use]
+    pub fn pinned(&self) -> &[Dynamic] {
+        &self.pinned
     }
 
     /// Keeps a value that was written until the message is cleared, if there are descriptors in it: they are in the message by their

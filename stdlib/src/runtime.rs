@@ -121,6 +121,7 @@ impl Runtime {
         let entries = registry.install(&mut engine);
         crate::with::install(&mut engine);
         crate::tries::install(&mut engine);
+        crate::process::anew::install(&mut engine);
         crate::spawn_syntax(&mut engine);
         engine.set_module_resolver(crate::modules::Resolver::default());
         customise(&mut engine);

@@ -23,6 +23,9 @@ use rhai::{Array, Dynamic, ImmutableString, NativeCallContext};
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+/// How many values a proxy is in a message: address, whether the message is counted, number, kind, name, what may be called.
+const ATTRIBUTES: usize = 6;
+
 /// How many places of the script are remembered at a time: method calls nest no deeper as a rule.
 const MARKS: usize = 4;
 
@@ -283,10 +286,16 @@ impl Proxy {
 /// Writes a proxy into a message.
 pub(super) fn encode(proxy: &Proxy, encoder: &mut Encoder) -> Result<()> {
     let inner = &proxy.0;
+    let counted = !encoder.is_repeated();
+    if !counted {
+        encoder.pin(proxy.clone().value());
+    }
     let address = match (&inner.home, client::in_exchange()) {
         (Home::Client(client), Some(target)) if Rc::ptr_eq(client, &target) => Dynamic::UNIT,
         (Home::Client(client), _) => {
-            client.lend(inner.id);
+            if counted {
+                client.lend(inner.id);
+            }
             address_value(client.address())
         }
         (Home::Here(server), None) if server.is_answering() => {
@@ -294,13 +303,16 @@ pub(super) fn encode(proxy: &Proxy, encoder: &mut Encoder) -> Result<()> {
             Dynamic::UNIT
         }
         (Home::Here(server), _) => {
-            server.lend_here(inner.id);
+            if counted {
+                server.lend_here(inner.id);
+            }
             address_value(server.address())
         }
     };
-    encoder.begin_handle(HandleKind::Proxy, None, None, 5)?;
+    encoder.begin_handle(HandleKind::Proxy, None, None, ATTRIBUTES)?;
     encoder.value(&address)?;
     let writer = encoder.writer();
+    writer.bool(counted);
     writer.int(inner.id.cast_signed());
     writer.int(inner.tag as i64);
     writer.str(&inner.typeid);
@@ -318,10 +330,11 @@ pub(super) fn encode(proxy: &Proxy, encoder: &mut Encoder) -> Result<()> {
 /// Makes a proxy of what a message holds.
 pub(super) fn decode(head: HandleHead, decoder: &mut Decoder<'_>) -> Result {
     let bad = || malformed(HandleKind::Proxy);
-    if head.attributes != 5 {
+    if head.attributes != ATTRIBUTES {
         return Err(bad());
     }
     let address = decoder.value()?;
+    let counted = decoder.value()?.as_bool().map_err(|_| bad())?;
     let id = decoder
         .value()?
         .as_int()
@@ -364,7 +377,7 @@ pub(super) fn decode(head: HandleHead, decoder: &mut Decoder<'_>) -> Result {
     let inner = match &home {
         Home::Client(client) => match client.held(id) {
             Some(inner) => {
-                if !of_peer {
+                if !of_peer && counted {
                     client.returned(id);
                 }
                 inner
@@ -379,12 +392,16 @@ pub(super) fn decode(head: HandleHead, decoder: &mut Decoder<'_>) -> Result {
                     marks: RefCell::default(),
                     changes: Cell::new(0),
                 });
+                if !of_peer && !counted {
+                    // The sender has it as long as the message may be read: so it is there to be counted, now.
+                    client.lend(id);
+                }
                 client.hold(id, &inner, of_peer);
                 inner
             }
         },
         Home::Here(server) => {
-            if !of_peer {
+            if !of_peer && counted {
                 server.return_here(id);
             }
             return Ok(Proxy::local(server, id, tag, typeid, exposed).value());

@@ -11,6 +11,7 @@ use crate::error::{Result, ScriptError};
 use mphost_core::clock::Deadline;
 use mphost_core::position::Position;
 use mphost_core::session::ObjRef;
+use rhai::Dynamic;
 use smallvec::SmallVec;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -51,6 +52,9 @@ pub(super) struct Message {
     pub(super) objects: Vec<ObjRef>,
     /// What travels beside it.
     pub(super) fds: Vec<OwnedFd>,
+    /// What it only names.
+    #[expect(dead_code, reason = "kept for what dropping it would end")]
+    pub(super) pinned: Vec<Dynamic>,
 }
 
 impl Message {

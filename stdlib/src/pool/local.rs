@@ -297,6 +297,7 @@ impl Copied {
             bytes: item.payload.to_vec(),
             objects: objects.collect::<std::result::Result<_, CoreError>>()?,
             fds: item.fds()?,
+            pinned: Vec::new(),
         };
         Ok(Self {
             message,
@@ -351,6 +352,7 @@ impl Dispatch for Local {
                         bytes,
                         fds,
                         objects: _objects,
+                        pinned: _,
                     } = message;
                     (task::id_of(&bytes), Report::read(&bytes, fds))
                 }

@@ -118,6 +118,9 @@ impl Inner {
             self.time(limit);
         }
         let sent = with_encoder(|encoder| {
+            if retries > 0 {
+                encoder.repeat();
+            }
             write(encoder, id)?;
             let function = &job.terms.function;
             let mut parcel = Parcel {
@@ -131,6 +134,7 @@ impl Inner {
                     bytes: parcel.bytes.to_vec(),
                     objects: parcel.objects.iter().copied().cloned().collect(),
                     fds: task::duplicates(&parcel.fds)?,
+                    pinned: encoder.pinned().to_vec(),
                 };
                 if let Some(task) = self.tasks.borrow_mut().get(id) {
                     task.message = Some(message);

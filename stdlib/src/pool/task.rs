@@ -45,6 +45,8 @@ pub(super) struct Function {
     bytes: Vec<u8>,
     objects: Vec<ObjRef>,
     fds: Vec<OwnedFd>,
+    /// What the message only names, since each task has it again.
+    _pinned: Vec<Dynamic>,
 }
 
 impl Function {
@@ -53,7 +55,9 @@ impl Function {
     /// # Errors
     /// `PicklingError` where something that it has captured can't travel.
     pub(super) fn new(pointer: &FnPtr) -> Result<Self> {
-        let encoder = crate::convert::encode("func", &Dynamic::from(pointer.clone()))?;
+        let mut encoder = Encoder::new();
+        encoder.repeat();
+        encoder.value_at("func", &Dynamic::from(pointer.clone()))?;
         let name = match pointer.fn_name() {
             closure if closure.starts_with("anon$") => "a closure".to_owned(),
             name => format!("'{name}'"),
@@ -63,6 +67,7 @@ impl Function {
             bytes: encoder.bytes().to_vec(),
             objects: encoder.objects().to_vec(),
             fds: duplicates(&encoder.borrowed_fds()?)?,
+            _pinned: encoder.pinned().to_vec(),
         })
     }
 

@@ -5,7 +5,7 @@
 //! and evaluates a prologue instead of its top level: the imports, the constants with the values that travelled, and those constants whose
 //! value couldn't travel. So nothing is printed or made twice.
 
-use super::{Process, ending};
+use super::{Process, anew, ending};
 use crate::convert::{Decoder, Encoder, References};
 use crate::core_error::from_wire;
 use crate::error::{Error, Kind, Result, raise};
@@ -100,7 +100,9 @@ pub(super) fn write_constants(encoder: &mut Encoder, ctx: &NativeCallContext<'_>
     };
     for (name, value) in constants {
         // A trial on its own: what can't travel must leave no trace in the message.
-        let travels = crate::convert::encode(&name, &value).is_ok();
+        let mut trial = Encoder::new();
+        trial.repeat();
+        let travels = trial.value_at(&name, &value).is_ok();
         encoder.writer().str(&name);
         encoder.writer().bool(travels);
         if travels {
@@ -155,14 +157,17 @@ struct Task {
     fields: Map,
 }
 
-fn read_task(decoder: &mut Decoder<'_>) -> Result<Task> {
+fn read_head(decoder: &mut Decoder<'_>) -> Result<Head> {
     let head = decoder
         .value()?
         .into_blob()
         .map_err(|_| raise(Kind::RuntimeError, "a malformed bootstrap message"))?;
-    let head: Head = wire::decode_control(&head, LIMIT).map_err(|e| from_wire(&e))?;
+    Ok(wire::decode_control(&head, LIMIT).map_err(|e| from_wire(&e))?)
+}
+
+fn read_task(decoder: &mut Decoder<'_>) -> Result<Task> {
     Ok(Task {
-        head,
+        head: read_head(decoder)?,
         target: decoder.value()?.try_cast(),
         args: decoder.value()?.try_cast().unwrap_or_default(),
         kwargs: decoder.value()?,
@@ -176,18 +181,28 @@ pub(super) fn run_copy(bootstrap: &[u8], fds: Vec<OwnedFd>, ctx: &NativeCallCont
     ending::forget_parent();
     let task = Decoder::new(bootstrap, fds, References::Granted)
         .and_then(|mut decoder| read_task(&mut decoder));
-    run_task(task, ctx)
+    let process =
+        |head: &Head, fields| super::become_process(super::start::identity_of(head, fields));
+    run_task(task, process, ctx)
 }
 
-fn run_task(task: Result<Task>, ctx: &NativeCallContext<'_>) -> i32 {
+fn run_task(
+    task: Result<Task>,
+    process: impl FnOnce(&Head, Map) -> Process,
+    ctx: &NativeCallContext<'_>,
+) -> i32 {
     let result = match task {
-        Ok(task) => call(task, ctx),
+        Ok(mut task) => {
+            let process = process(&task.head, std::mem::take(&mut task.fields));
+            call(process, task, ctx)
+        }
         Err(error) => Err(error.into_rhai(ctx.call_source(), Position::NONE)),
     };
     ending::finish(result.map(|_| ()), ctx)
 }
 
 fn call(
+    process: Process,
     task: Task,
     ctx: &NativeCallContext<'_>,
 ) -> std::result::Result<Dynamic, Box<EvalAltResult>> {
@@ -197,9 +212,8 @@ fn call(
         mut args,
         kwargs,
         run,
-        fields,
+        fields: _,
     } = task;
-    let process = super::become_process(super::start::identity_of(&head, fields));
     adopt_method(&head);
     crate::managers::learn_keys(&head.manager_keys);
     logging::adopt(head.logging);
@@ -313,7 +327,7 @@ pub fn call_function(name: &str) -> std::result::Result<Dynamic, Box<EvalAltResu
         .eval_ast_with_scope(&mut Scope::new(), &call)
 }
 
-fn compile(text: &str) -> Result<AST> {
+pub(super) fn compile(text: &str) -> Result<AST> {
     runtime()
         .engine()
         .compile(text)
@@ -341,7 +355,8 @@ pub(super) fn enter(ctx: &NativeCallContext<'_>) -> Result {
         // The directory may be gone: then the child stays where it is, as any program would.
         let _ = std::env::set_current_dir(cwd);
     }
-    EXIT.set(run_task(task, ctx));
+    anew::finish();
+    EXIT.set(run_task(task, |_, fields| super::begin_task(fields), ctx));
     Ok(Dynamic::UNIT)
 }
 
@@ -351,11 +366,14 @@ fn prologue(bootstrap: &[u8], mut fds: Vec<OwnedFd>) -> Result<(AST, Scope<'stat
     let ast = runtime.ast();
     let (task, constants, own_fds) = split_messages(bootstrap)
         .ok_or_else(|| raise(Kind::RuntimeError, "a malformed bootstrap message"))?;
+    // Who it is comes first in the task; the rest is read where all functions, imports and constants are in reach.
+    let head = read_head(&mut Decoder::new(task, Vec::new(), References::Granted)?)?;
+    super::become_process(super::start::identity_of(&head, Map::new()));
     let constant_fds = fds.split_off(own_fds.min(fds.len()));
     let constants = read_constants(constants, constant_fds)?;
     PENDING.with_borrow_mut(|pending| *pending = Some((task.to_vec(), fds)));
     let mut statements = Vec::new();
-    let mut anew = false;
+    let mut evaluated = false;
     for statement in ast.statements() {
         match statement {
             Stmt::Import(..) => statements.push(statement.clone()),
@@ -369,8 +387,11 @@ fn prologue(bootstrap: &[u8], mut fds: Vec<OwnedFd>) -> Result<(AST, Scope<'stat
                     }
                     // It couldn't travel: evaluated anew, in reach of nothing but the constants before it.
                     Some((_, None)) => {
-                        anew = true;
-                        statements.push(statement.clone());
+                        let (name, expression, index) = (**declaration).clone();
+                        let expression = anew::wrap(expression, *position)?;
+                        let declaration = Box::new((name, expression, index));
+                        statements.push(Stmt::Var(declaration, *flags, *position));
+                        evaluated = true;
                     }
                     // The program hadn't come to it yet.
                     None => {}
@@ -379,7 +400,8 @@ fn prologue(bootstrap: &[u8], mut fds: Vec<OwnedFd>) -> Result<(AST, Scope<'stat
             _ => {}
         }
     }
-    if anew {
+    if evaluated {
+        anew::begin();
         // The declarations that were left out would shift the positions by which variables are found: look them up by name.
         let by_name = compile("eval(\"let __by_name = ();\");")?;
         statements.splice(0..0, by_name.statements().iter().cloned());

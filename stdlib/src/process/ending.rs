@@ -193,6 +193,13 @@ pub fn report_uncaught(error: &EvalAltResult) -> i32 {
     if matches!(inner, EvalAltResult::Return(..)) {
         return 0;
     }
+    let thrown = crate::error::thrown_value(error, None);
+    let kind = thrown
+        .read_lock::<ScriptError>()
+        .map(|error| (error.kind(), error.detail().message.clone()));
+    if let Some((Kind::SystemExit, asked)) = &kind {
+        return exit_code(&asked_exit(asked));
+    }
     let runtime = runtime();
     let program = runtime.program();
     let mut sources = Sources::with_main(&program.path, &program.source);
@@ -210,13 +217,20 @@ pub fn report_uncaught(error: &EvalAltResult) -> i32 {
         &mut sources,
     ));
     let _ = crate::output::write_report(&text);
-    let interrupted = crate::error::thrown_value(error, None)
-        .read_lock::<ScriptError>()
-        .is_some_and(|error| error.kind() == Kind::KeyboardInterrupt);
+    let interrupted = matches!(kind, Some((Kind::KeyboardInterrupt, _)));
     if interrupted && !is_child {
         INTERRUPTED
     } else {
         1
+    }
+}
+
+/// What `throw SystemExit(code)` asked for: an error keeps a text of it.
+fn asked_exit(message: &str) -> Dynamic {
+    match message.parse::<i64>() {
+        Ok(number) => number.into(),
+        Err(_) if message.is_empty() => Dynamic::UNIT,
+        Err(_) => message.into(),
     }
 }
 

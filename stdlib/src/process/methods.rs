@@ -1,7 +1,7 @@
 //! The calls of the `process` room.
 
 use super::{Blueprint, Phase, Process, child, children, current, ending, own};
-use crate::api::{Call, Registry};
+use crate::api::{Call, Registry, type_name};
 use crate::error::{Kind, Result, raise};
 use mphost_core::clock::Deadline;
 use mphost_core::process::Method;
@@ -65,6 +65,9 @@ pub(crate) const SIGNATURE: &str = "Process(target: callable = (), args: array =
 const FIELDS: [&str; 9] = [
     "name", "pid", "ident", "exitcode", "daemon", "authkey", "sentinel", "start", "join",
 ];
+
+/// What a script can't set, nor cover by a field of the same name.
+const READ_ONLY: [&str; 4] = ["pid", "ident", "exitcode", "sentinel"];
 
 /// Registers this room.
 pub fn register(registry: &mut Registry) {
@@ -149,7 +152,7 @@ fn methods(registry: &mut Registry) {
             Ok(process.is_alive().into())
         })
         .method("run()", "Calls in this process what the started process would call.", |call| {
-            child::run_here(&call.this::<Process>(), call.ctx)
+            child::run_here(&call.this::<Process>().open()?, call.ctx)
         })
         .method("terminate()", "Ends the process by SIGTERM: its exit code is -15.", |call| {
             signal(&call.this(), Signal::SIGTERM)
@@ -176,7 +179,7 @@ fn properties(registry: &mut Registry) {
         )
         .setter("name", |call| {
             let name = name_text(&call.take(0))?;
-            let process = call.this::<Process>();
+            let process = call.this::<Process>().open()?;
             if let Some(slot) = process.slot() {
                 mphost_core::table::set_name(slot, &name);
             }
@@ -201,7 +204,9 @@ fn properties(registry: &mut Registry) {
             |call| Ok(call.this::<Process>().open()?.is_daemon().into()),
         )
         .setter("daemon", |call| {
-            let daemon = call.take(0).as_bool().map_err(|got| {
+            let value = call.take(0);
+            let daemon = value.as_bool().map_err(|_| {
+                let got = type_name(&value);
                 raise(
                     Kind::TypeError,
                     format!("'daemon' must be true or false, not {got}"),
@@ -260,6 +265,12 @@ fn properties(registry: &mut Registry) {
         )
         .index_setter(|call| {
             let name = field_name(&call.take(0))?;
+            if READ_ONLY.contains(&name.as_str()) {
+                return Err(raise(
+                    Kind::AttributeError,
+                    format!("property '{name}' of 'Process' object has no setter"),
+                ));
+            }
             let value = call.take(1);
             call.this::<Process>()
                 .open()?

@@ -5,6 +5,7 @@
 //!
 //! Invariant: a child's slot in the process table stays until this process has read its exit status into the object.
 
+pub(crate) mod anew;
 pub mod child;
 pub mod ending;
 mod methods;
@@ -153,6 +154,15 @@ pub fn become_process(identity: Identity) -> Process {
         }
     });
     current
+}
+
+/// This process, which has said what it is, begins its task: these are the fields of its object, and its children are counted from 1.
+fn begin_task(fields: Map) -> Process {
+    own(|own| {
+        own.started = 0;
+        own.current.0.borrow_mut().fields = fields;
+        own.current.clone()
+    })
 }
 
 /// The main process: a random key, no parent.

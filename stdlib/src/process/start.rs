@@ -20,6 +20,7 @@ impl Process {
     /// AssertionError for wrong use, PicklingError for what can't travel, OSError where the system refuses.
     pub fn start(&self, ctx: &NativeCallContext<'_>) -> Result<()> {
         self.check_open()?;
+        super::anew::refuse()?;
         let me = super::current();
         {
             let state = self.0.borrow();
@@ -43,6 +44,10 @@ impl Process {
         let method = self.0.borrow().method.unwrap_or_else(super::method);
         let task = self.encode(method)?;
         let mut constants = Encoder::new();
+        if method == Method::Fork {
+            // It has them in memory, and reads none of this.
+            constants.repeat();
+        }
         child::write_constants(&mut constants, ctx)?;
         let (slot, pid) = launch(self, method, &task, &constants, ctx)?;
         let mut state = self.0.borrow_mut();
