@@ -37,6 +37,7 @@ pub(crate) fn serve(args: ProgramArgs) -> u8 {
         with_docs: false,
         // What will be typed isn't known yet.
         lean: false,
+        guest: false,
     };
     let host = match Host::new(Program::new("<repl>", ""), settings) {
         Ok(host) => host,
