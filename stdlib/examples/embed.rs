@@ -1,18 +1,18 @@
 //! A service that runs its users' scripts, each in a process of its own, with a time limit.
 //!
-//! `cargo run -p mphost-stdlib --example embed`
+//! `cargo run -p mphost-stdlib --example embed`, or with a start method: `… --example embed -- spawn`
 //!
 //! The users write Rhai, with one function of the service's own (`price`). A script that runs too long, that crashes its process or
 //! that throws takes nothing along: the service says what happened to it and answers all others.
 //!
-//! How it is done: the service itself is a short script ([`SERVICE`]) over a pool of processes; Rust gives it the requests and takes the
-//! answers. Functions that Rust registers exist in forked processes, so it stays with the start method `fork`.
+//! How it is done: the service has an engine of its own, which [`register`] gives processes and pools. A short script ([`SERVICE`])
+//! over a pool of processes takes the requests and gives the answers.
 
-use mphost_stdlib::host::{Host, child_entry};
-use mphost_stdlib::runtime::{Program, Settings};
-use rhai::{Array, Dynamic, Map};
-use std::cell::RefCell;
-use std::rc::Rc;
+use mphost_stdlib::embed::{compile, finish, register, set_start_method, traceback};
+use mphost_stdlib::host::child_entry_with;
+use mphost_stdlib::process::Method;
+use mphost_stdlib::runtime::Program;
+use rhai::{Array, Dynamic, Engine, Map, Scope};
 use std::time::Duration;
 
 /// What a user sent.
@@ -27,60 +27,61 @@ pub(crate) struct Request {
 const SERVICE: &str = r#"
     fn run(script) { eval(script) }
 
-    let pool = Pool(2, #{timeout: time_limit()});
-    let all = requests();
-    let results = all.map(|request| pool.apply_async(run, [request.script]));
-    for (request, index) in all {
-        try {
-            answer(request.user, `${results[index].get()}`);
-        } catch (e) {
-            answer(request.user, `${e}`);
+    fn serve(requests, limit) {
+        let pool = Pool(2, #{timeout: limit});
+        let results = requests.map(|request| pool.apply_async(run, [request.script]));
+        let answers = [];
+        for (request, index) in requests {
+            try {
+                answers.push(`${request.user}: ${results[index].get()}`);
+            } catch (e) {
+                answers.push(`${request.user}: ${e}`);
+            }
         }
+        pool.terminate();
+        answers
     }
-    pool.terminate();
 "#;
 
-/// Answers the requests: user and answer, in their order.
+/// The service's own functions, for its engine and for those of all processes.
+pub(crate) fn functions(engine: &mut Engine) {
+    engine.register_fn("price", |item: &str| match item {
+        "apple" => 3_i64,
+        "pear" => 4,
+        _ => 0,
+    });
+}
+
+/// Answers the requests, in their order.
 ///
 /// # Errors
-/// Where the system gives no memory or descriptors for a program, or the service's own script fails.
+/// Where the system gives no memory or descriptors for processes, or the service's own script fails.
 pub(crate) fn serve(
-    requests: &'static [Request],
+    requests: &[Request],
     limit: Duration,
-) -> Result<Vec<(String, String)>, Box<dyn std::error::Error>> {
-    let answers = Rc::new(RefCell::new(Vec::new()));
-    let settings = Settings {
-        name: "__main__".into(),
-        ..Settings::default()
-    };
-    let taken = answers.clone();
-    let host = Host::with_engine(Program::new("service", SERVICE), settings, move |engine| {
-        engine.register_fn("time_limit", move || limit.as_secs_f64());
-        engine.register_fn("requests", move || -> Array {
-            requests
-                .iter()
-                .map(|request| {
-                    let mut map = Map::new();
-                    map.insert("user".into(), request.user.into());
-                    map.insert("script".into(), request.script.into());
-                    Dynamic::from_map(map)
-                })
-                .collect()
-        });
-        engine.register_fn("answer", move |user: &str, text: &str| {
-            taken.borrow_mut().push((user.to_owned(), text.to_owned()));
-        });
-        // What users' scripts may call.
-        engine.register_fn("price", |item: &str| match item {
-            "apple" => 3_i64,
-            "pear" => 4,
-            _ => 0,
-        });
-    })?;
-    match host.run() {
-        0 => Ok(answers.take()),
-        code => Err(format!("the service ended with exit code {code}").into()),
-    }
+) -> Result<Vec<String>, Box<dyn std::error::Error>> {
+    let mut engine = Engine::new();
+    register(&mut engine)?;
+    let ast = compile(&engine, Program::new("service", SERVICE))?;
+    let requests: Array = requests
+        .iter()
+        .map(|request| {
+            let mut map = Map::new();
+            map.insert("user".into(), request.user.into());
+            map.insert("script".into(), request.script.into());
+            Dynamic::from_map(map)
+        })
+        .collect();
+    let answers: Array = engine
+        .call_fn(
+            &mut Scope::new(),
+            &ast,
+            "serve",
+            (requests, limit.as_secs_f64()),
+        )
+        .map_err(|error| traceback(&error))?;
+    finish(&engine)?;
+    Ok(answers.iter().map(ToString::to_string).collect())
 }
 
 /// The requests of this example.
@@ -112,10 +113,13 @@ pub(crate) const REQUESTS: &[Request] = &[
     reason = "the test of this example has a main function of its own"
 )]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    // A process that the host executed itself never gets past this line.
-    child_entry();
-    for (user, answer) in serve(REQUESTS, Duration::from_secs(1))? {
-        println!("{user}: {answer}");
+    // A process that was executed by the start methods spawn and forkserver never gets past this line.
+    child_entry_with(functions);
+    if let Some(name) = std::env::args().nth(1) {
+        set_start_method(Method::from_name(&name).ok_or("there are fork, spawn and forkserver")?);
+    }
+    for answer in serve(REQUESTS, Duration::from_secs(1))? {
+        println!("{answer}");
     }
     Ok(())
 }

@@ -60,7 +60,7 @@ pub fn register(registry: &mut Registry) {
     registry.constructor(
         "set_start_method(method: string = (), force: bool = false)",
         "Chooses how processes are started: `fork`, `spawn` or `forkserver`.\n\n\
-         A second time is a RuntimeError, unless `force` is true; an unknown method is a ValueError.",
+         A second time is a `RuntimeError`, unless `force` is true; an unknown method is a `ValueError`.",
         |call| {
             if fixed_method().is_some() {
                 return Err(raise(Kind::ValueError, "cannot set start method of concrete context"));

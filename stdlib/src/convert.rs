@@ -107,6 +107,11 @@ pub fn script_functions(library: &rhai::Module) {
     });
 }
 
+/// Forgets the functions of a script that another one takes the place of.
+pub(crate) fn forget_script_functions() {
+    TABLES.with_borrow_mut(|tables| tables.scripts.clear());
+}
+
 /// Makes a module's function or closure known; false where the script has one of that name.
 pub(crate) fn adopt_function(name: &str, definition: &Shared<rhai::ScriptFuncDef>) -> bool {
     TABLES.with_borrow_mut(|tables| {
@@ -182,7 +187,6 @@ impl Encoder {
     }
 
     /// The values that a message which may be read more than once only names.
-    #[must_use]
     pub fn pinned(&self) -> &[Dynamic] {
         &self.pinned
     }

@@ -330,6 +330,12 @@ fn lesson(signature: &str) -> Option<(Kind, String)> {
         if name == "%" && types.first().is_some_and(|left| left == "'string'") {
             message.push_str("; values go into a text by sprintf(format, [values])");
         }
+        if types
+            .iter()
+            .any(|class| matches!(class.as_str(), "'Value'" | "'RawValue'" | "'ValueProxy'"))
+        {
+            message.push_str("; the number in it is .value");
+        }
         return Some((Kind::TypeError, message));
     }
     LESSON.with_borrow(|lesson| {

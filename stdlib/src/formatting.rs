@@ -482,40 +482,38 @@ fn ascii(text: &str) -> String {
 /// `OverflowError` where the result could not fit into memory.
 pub fn repeat(value: &Dynamic, count: i64) -> Result {
     let count = usize::try_from(count.max(0)).unwrap_or(usize::MAX);
-    let too_large = |length: usize| {
-        length
+    // Rust ends a process that asks for more memory than there is: so it is asked for on trial.
+    let has_room = |length: usize, size: usize| {
+        let total = length
             .checked_mul(count)
-            .is_none_or(|total| total > isize::MAX as usize / 64)
+            .filter(|total| *total <= isize::MAX as usize / 64)
+            .ok_or_else(|| raise(Kind::OverflowError, "the repeated value would be too large"))?;
+        Vec::<u8>::new()
+            .try_reserve_exact(total * size)
+            .map_err(|_| {
+                raise(
+                    Kind::MemoryError,
+                    "there is no memory for the repeated value",
+                )
+            })
     };
-    let error = || raise(Kind::OverflowError, "the repeated value would be too large");
     if let Some(text) = value.read_lock::<ImmutableString>() {
-        return if too_large(text.len()) {
-            Err(error())
-        } else {
-            Ok(text.repeat(count).into())
-        };
+        has_room(text.len(), 1)?;
+        return Ok(text.repeat(count).into());
     }
     if let Ok(letter) = value.as_char() {
-        return if too_large(4) {
-            Err(error())
-        } else {
-            Ok(letter.to_string().repeat(count).into())
-        };
+        has_room(letter.len_utf8(), 1)?;
+        return Ok(letter.to_string().repeat(count).into());
     }
     if let Some(blob) = value.read_lock::<Blob>() {
-        return if too_large(blob.len()) {
-            Err(error())
-        } else {
-            Ok(Dynamic::from_blob(blob.repeat(count)))
-        };
+        has_room(blob.len(), 1)?;
+        return Ok(Dynamic::from_blob(blob.repeat(count)));
     }
     let array = value
         .read_lock::<Array>()
         .map(|array| array.clone())
         .unwrap_or_default();
-    if too_large(array.len()) {
-        return Err(error());
-    }
+    has_room(array.len(), size_of::<Dynamic>())?;
     Ok(Dynamic::from_array(
         std::iter::repeat_n(array, count).flatten().collect(),
     ))

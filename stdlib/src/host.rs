@@ -1,7 +1,7 @@
 //! The life of a program's main process, and the entry of processes that the host executes itself.
 //!
 //! An embedding program calls [`child_entry`] first thing in its `main`: where it was executed as a child of its own, that call
-//! never returns. Then it makes a [`Host`] and runs scripts.
+//! never returns. Then it makes a [`Host`] and runs its script; or it gives what scripts see to an engine of its own: [`crate::embed`].
 
 use crate::error::Result;
 use crate::modules;
@@ -15,8 +15,30 @@ use nix::sys::signal::Signal;
 use rhai::{Dynamic, Engine, EvalAltResult, NativeCallContext, Position, Scope};
 
 /// Does what this process was executed for, if the host executed it: then it doesn't return.
+///
+/// The first call of `main`, before any engine is made.
 pub fn child_entry() {
+    child_entry_with(|_| {});
+}
+
+/// The same for programs that have functions of their own: `extend` is called for every engine in which scripts run, in this process
+/// and in those that are executed anew, so that all start methods find what it registers.
+///
+/// ```standalone_crate
+/// use mphost_stdlib::host::{Host, child_entry_with};
+/// use mphost_stdlib::runtime::{Program, Settings};
+///
+/// child_entry_with(|engine| {
+///     engine.register_fn("price", |item: &str| if item == "apple" { 3_i64 } else { 0 });
+/// });
+/// let script = "let p = get_context(\"spawn\").Process(|| sys::exit(price(\"apple\"))); p.start(); p.join(); sys::exit(p.exitcode);";
+/// let host = Host::new(Program::new("prices", script), Settings::default())?;
+/// assert_eq!(host.run(), 3);
+/// # Ok::<(), mphost_stdlib::error::Error>(())
+/// ```
+pub fn child_entry_with(extend: fn(&mut Engine)) {
     runtime::prepare();
+    crate::embed::set_extension(extend);
     let entry = match mphost_core::process::entry() {
         Ok(None) => return,
         Ok(Some(entry)) => entry,
@@ -35,11 +57,15 @@ pub fn child_entry() {
 
 fn install() -> mphost_core::error::Result<()> {
     reap::install()?;
-    signals::catch(Signal::SIGINT as i32)?;
-    // Answered with a picture of the program.
-    signals::catch(Signal::SIGQUIT as i32)?;
+    catch_interrupts()?;
     signals::unblock_all();
     mphost_core::process::prepare(start::program_message)
+}
+
+/// Ctrl-C becomes a KeyboardInterrupt; SIGQUIT is answered with a picture of the program.
+pub(crate) fn catch_interrupts() -> mphost_core::error::Result<()> {
+    signals::catch(Signal::SIGINT as i32)?;
+    signals::catch(Signal::SIGQUIT as i32)
 }
 
 fn run_child(entry: mphost_core::process::Entry) -> i32 {
@@ -47,16 +73,7 @@ fn run_child(entry: mphost_core::process::Entry) -> i32 {
         let _ = crate::output::write_stderr(&format!("mphost: {error}\n"));
         return 1;
     }
-    // The bootstrap of an executed child is the program's message, then its own.
-    match split(&entry.bootstrap) {
-        Some((program, bootstrap)) => child::run_executed(program, bootstrap.to_vec(), entry.fds),
-        None => 1,
-    }
-}
-
-fn split(bootstrap: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = bootstrap.split_first_chunk::<8>()?;
-    rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)
+    child::run_executed(&entry.bootstrap, entry.fds)
 }
 
 fn serve(program: &[u8]) -> i32 {
@@ -66,7 +83,7 @@ fn serve(program: &[u8]) -> i32 {
         runtime::ignore_interrupts(true);
         mphost_core::process::serve(&mut |bootstrap, fds| {
             runtime::ignore_interrupts(false);
-            child::run_prepared(bootstrap, fds)
+            child::run_served(&bootstrap, fds)
         })
         .map_err(|error| error.to_string())
     });
@@ -107,7 +124,7 @@ impl Host {
 
     /// The same, with functions of the embedding program's own.
     ///
-    /// Children that are executed anew don't have those: such programs stay with `fork`.
+    /// Children that are executed anew don't have those: such programs stay with `fork`, or give their functions to [`child_entry_with`].
     ///
     /// # Errors
     /// As [`Host::new`].

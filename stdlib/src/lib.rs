@@ -1,8 +1,8 @@
 //! What mphost scripts see: Python's `multiprocessing` and the modules around it, for Rhai.
 //!
 //! Each Python name has a room of its own name: `os.rs`, `queues.rs`, `pool.rs`. A room registers its calls through
-//! [`api`], which checks arguments, gives errors a place and keeps the documentation. [`host`] runs programs; an
-//! embedding Rust program needs only that.
+//! [`api`], which checks arguments, gives errors a place and keeps the documentation. Rust programs run scripts in one of two ways:
+//! [`register`] gives an engine of theirs all that scripts see, [`host`] is a whole program with its engine, as the command line uses it.
 
 mod address;
 pub mod api;
@@ -16,6 +16,7 @@ pub mod context;
 pub mod convert;
 pub mod copies;
 pub mod core_error;
+pub mod embed;
 pub mod error;
 pub mod errors;
 pub mod file;
@@ -61,6 +62,8 @@ pub mod time;
 pub mod traceback;
 pub mod tries;
 pub mod with;
+
+pub use embed::register;
 
 use api::Registry;
 use error::Result;

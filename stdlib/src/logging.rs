@@ -289,7 +289,7 @@ pub fn register(registry: &mut Registry) {
         })
         .method(
             "setLevel(level: any)",
-            "Sets the lowest level that is recorded.\n\n- `level`: a number or a name.\n\nAn unknown name is a ValueError.",
+            "Sets the lowest level that is recorded.\n\n- `level`: a number or a name.\n\nAn unknown name is a `ValueError`.",
             |call| {
                 LEVEL.set(level_from(&call.take(0))?);
                 Ok(Dynamic::UNIT)

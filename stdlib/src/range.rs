@@ -5,7 +5,7 @@
 
 use crate::api::Registry;
 use crate::error::{Kind, Result, raise};
-use rhai::{Array, Dynamic, NativeCallContext};
+use rhai::{Array, Dynamic, FuncRegistration, NativeCallContext};
 use std::ops::{Range, RangeInclusive};
 
 /// The numbers from `start` to before `stop`, by `step`.
@@ -49,6 +49,20 @@ impl SteppedRange {
             return None;
         }
         i64::try_from(i128::from(self.start) + i128::from(index) * i128::from(self.step)).ok()
+    }
+
+    /// The number at `index`, from the end if that is negative.
+    fn item(&self, index: i64) -> Result<i64> {
+        let length = i64::try_from(self.len()).unwrap_or(i64::MAX);
+        let index = if index < 0 {
+            index.saturating_add(length)
+        } else {
+            index
+        };
+        u64::try_from(index)
+            .ok()
+            .and_then(|index| self.get(index))
+            .ok_or_else(|| raise(Kind::IndexError, "range object index out of range"))
     }
 
     /// The numbers, one after the other.
@@ -134,6 +148,20 @@ pub fn register(registry: &mut Registry) {
                 .map_err(|e| e.into_rhai(ctx.call_source(), ctx.call_position()))
         },
     );
+    // Those of Rhai's type, too.
+    FuncRegistration::new_index_getter().set_into_module(
+        registry.module(""),
+        |ctx: NativeCallContext<'_>, range: &mut Range<i64>, index: i64| {
+            let (start, stop) = (range.start, range.end);
+            SteppedRange {
+                start,
+                stop,
+                step: 1,
+            }
+            .item(index)
+            .map_err(|e| e.into_rhai(ctx.call_source(), ctx.call_position()))
+        },
+    );
     registry
         .class::<SteppedRange>("range")
         .method("len()", "How many numbers the range has.", |call| {
@@ -144,21 +172,10 @@ pub fn register(registry: &mut Registry) {
         .index_getter(
             "The number at an index; negative indexes count from the end.",
             |call| {
-                let range = call.this::<SteppedRange>();
                 let index = call
                     .int(0)
                     .ok_or_else(|| raise(Kind::TypeError, "range indices must be integers"))?;
-                let length = i64::try_from(range.len()).unwrap_or(i64::MAX);
-                let index = if index < 0 {
-                    index.saturating_add(length)
-                } else {
-                    index
-                };
-                u64::try_from(index)
-                    .ok()
-                    .and_then(|index| range.get(index))
-                    .map(Dynamic::from)
-                    .ok_or_else(|| raise(Kind::IndexError, "range object index out of range"))
+                call.this::<SteppedRange>().item(index).map(Dynamic::from)
             },
         )
         .display(|range| format!("range({}, {}, {})", range.start, range.stop, range.step))
@@ -228,6 +245,8 @@ mod tests {
                 ("len(2..=4)", "3"),
                 ("len(range(0, 10, 4))", "3"),
                 ("range(0, 10, 4)[-1]", "8"),
+                ("[range(3)[1], range(2, 5)[-1], (7..9)[0]]", "[1, 4, 7]"),
+                ("range(3)[3]", "IndexError: range object index out of range"),
                 (
                     "range(0, 10, 4)[3]",
                     "IndexError: range object index out of range",

@@ -10,9 +10,9 @@ use crate::api::{Entry, Registry, Vocabulary};
 use crate::error::{Error, Kind, Result, ScriptError};
 use mphost_core::error::CoreError;
 use mphost_core::wait;
-use rhai::{AST, Dynamic, Engine, EvalAltResult, OptimizationLevel, ParseError};
+use rhai::{AST, Dynamic, Engine, EvalAltResult, Module, OptimizationLevel, ParseError, Shared};
 use serde::{Deserialize, Serialize};
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::rc::Rc;
 use std::sync::OnceLock;
 
@@ -65,11 +65,14 @@ pub struct Settings {
     pub with_docs: bool,
     /// Whether only calls that the program's text can name are registered ([`Vocabulary`]): for programs whose code is all there.
     pub lean: bool,
+    /// Whether an embedding program runs the scripts, in an engine of its own and perhaps several of them: see [`crate::embed`].
+    pub guest: bool,
 }
 
 /// The interpreter of this process.
 pub struct Runtime {
-    engine: Engine,
+    /// The host's own engine. In an embedding program it is made when it is first needed: callbacks and signal handlers run in it.
+    engine: OnceCell<Engine>,
     settings: Settings,
     program: RefCell<Rc<Program>>,
     ast: RefCell<Rc<AST>>,
@@ -82,14 +85,29 @@ thread_local! {
     static RAISED: RefCell<Option<Error>> = const { RefCell::new(None) };
 }
 
-static SEEDED: OnceLock<()> = OnceLock::new();
+/// Whether the seed of closure names is one that all processes of this program have.
+static SEEDED: OnceLock<bool> = OnceLock::new();
 
 /// Fixes the seed of closure names. Must run before anything else of Rhai does; [`Runtime::create`] calls it.
 pub fn prepare() {
     SEEDED.get_or_init(|| {
         // Err means that it was set before, which only an embedding program can have done: then its seed is kept.
-        let _ = rhai::config::hashing::set_hashing_seed(Some(HASHING_SEED));
+        rhai::config::hashing::set_hashing_seed(Some(HASHING_SEED)).is_ok() || has_fixed_seed()
     });
+}
+
+/// Leaves the seed as it is, because there is an engine already: with another one it wouldn't find its own functions.
+pub(crate) fn keep_seed() {
+    SEEDED.get_or_init(has_fixed_seed);
+}
+
+/// Whether closures have the same names in a process that is executed anew.
+pub(crate) fn names_agree() -> bool {
+    SEEDED.get().copied().unwrap_or(false)
+}
+
+fn has_fixed_seed() -> bool {
+    rhai::config::hashing::get_hashing_seed().is_some_and(|seed| seed.iter().any(|part| *part != 0))
 }
 
 impl Runtime {
@@ -107,24 +125,34 @@ impl Runtime {
         prepare();
         crate::stack::prepare();
         let mut engine = Engine::new();
-        configure(&mut engine);
-        // What will be typed isn't known yet.
-        let vocabulary = if settings.lean && program.pieces.is_none() {
-            Vocabulary::of(&program.source)
-        } else {
-            Vocabulary::Everything
-        };
-        let mut registry = Registry::new(settings.with_docs, vocabulary);
-        crate::sys::set_argv(settings.argv.clone());
-        crate::register_all(&mut registry);
-        register_identity(&mut registry, &settings.name, &program.path);
-        let entries = registry.install(&mut engine);
-        crate::with::install(&mut engine);
-        crate::tries::install(&mut engine);
-        crate::process::anew::install(&mut engine);
-        crate::spawn_syntax(&mut engine);
-        engine.set_module_resolver(crate::modules::Resolver::default());
+        let entries = equip(&mut engine, &program, &settings);
         customise(&mut engine);
+        Self::install(OnceCell::from(engine), entries, program, settings)
+    }
+
+    /// The runtime of a process whose scripts run in an embedding program's engines, the first of which is given.
+    pub(crate) fn create_guest(engine: &mut Engine) -> &'static Runtime {
+        let program = Program::new(UNNAMED, "");
+        let settings = Settings {
+            name: "__main__".into(),
+            guest: true,
+            ..Settings::default()
+        };
+        let entries = equip(engine, &program, &settings);
+        Self::install(OnceCell::new(), entries, program, settings)
+    }
+
+    /// Gives another engine of an embedding program what the first one has.
+    pub(crate) fn equip_another(&self, engine: &mut Engine) {
+        equip(engine, &self.program(), &self.settings);
+    }
+
+    fn install(
+        engine: OnceCell<Engine>,
+        entries: Rc<[Entry]>,
+        program: Program,
+        settings: Settings,
+    ) -> &'static Runtime {
         crate::places::set_main_script(&program.path);
         let runtime = Box::leak(Box::new(Runtime {
             engine,
@@ -146,7 +174,11 @@ impl Runtime {
     /// The engine.
     #[must_use]
     pub fn engine(&self) -> &Engine {
-        &self.engine
+        self.engine.get_or_init(|| {
+            let mut engine = Engine::new();
+            equip(&mut engine, &self.program(), &self.settings);
+            engine
+        })
     }
 
     /// How the process was started.
@@ -180,10 +212,10 @@ impl Runtime {
     pub fn compile(&self) -> std::result::Result<(), ParseError> {
         let program = self.program();
         let ast = match &program.pieces {
-            None => crate::catches::compile(&self.engine, &program.source, &program.path)?,
+            None => crate::catches::compile(self.engine(), &program.source, &program.path)?,
             Some(pieces) => {
                 let Program { path, source, .. } = &*program;
-                crate::interactive::compile(&self.engine, path, source, pieces)?
+                crate::interactive::compile(self.engine(), path, source, pieces)?
             }
         };
         self.adopt(ast);
@@ -224,6 +256,13 @@ impl Runtime {
         Ok(())
     }
 
+    /// Goes on with another program, of which `library` has the functions: one of those that an embedding program runs in turn.
+    pub(crate) fn switch(&self, program: Rc<Program>, library: Shared<Module>) {
+        crate::convert::forget_script_functions();
+        self.program.replace(program);
+        self.adopt(AST::new(Vec::new(), library));
+    }
+
     /// Replaces the program, as a REPL does line by line.
     pub fn set_program(&self, program: Program) {
         crate::places::set_main_script(&program.path);
@@ -261,6 +300,38 @@ pub(crate) fn try_runtime() -> Option<&'static Runtime> {
 /// [`Runtime::refresh`], where this process has a runtime.
 pub(crate) fn refresh() -> Result<()> {
     try_runtime().map_or(Ok(()), Runtime::refresh)
+}
+
+/// How a program is called that has no name: one that an embedding program compiles by itself.
+pub(crate) const UNNAMED: &str = "<script>";
+
+/// Gives an engine all that scripts see. Returns the reference's entries.
+fn equip(engine: &mut Engine, program: &Program, settings: &Settings) -> Rc<[Entry]> {
+    configure(engine);
+    // What will be typed, or compiled by an embedding program, isn't known yet.
+    let vocabulary = if settings.lean && program.pieces.is_none() {
+        Vocabulary::of(&program.source)
+    } else {
+        Vocabulary::Everything
+    };
+    let mut registry = Registry::new(settings.with_docs, vocabulary);
+    crate::sys::set_argv(settings.argv.clone());
+    crate::register_all(&mut registry);
+    // One engine may run many of an embedding program's scripts.
+    let path = if settings.guest {
+        UNNAMED
+    } else {
+        &program.path
+    };
+    register_identity(&mut registry, &settings.name, path);
+    let entries = registry.install(engine);
+    crate::with::install(engine);
+    crate::tries::install(engine);
+    crate::process::anew::install(engine);
+    crate::spawn_syntax(engine);
+    engine.set_module_resolver(crate::modules::Resolver::default());
+    crate::embed::extend(engine);
+    entries
 }
 
 fn configure(engine: &mut Engine) {

@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 use jiff::{Timestamp, Zoned};
 use mphost_core::clock;
 use mphost_core::wait;
-use rhai::{Dynamic, Map};
+use rhai::{Dynamic, Map, NativeCallContext};
 use std::time::Duration;
 
 const ASCTIME: &str = "%a %b %e %H:%M:%S %Y";
@@ -135,22 +135,44 @@ fn formatted(format: &str, time: &Zoned) -> Result {
         .map_err(|error| wrong(&error))
 }
 
+fn sleep(ctx: &NativeCallContext<'_>, seconds: f64) -> Result<()> {
+    // Longer than this is for ever.
+    let duration =
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_secs(u64::from(u32::MAX)));
+    Ok(wait::sleep(duration, crate::places::of_call(ctx))?)
+}
+
 /// Registers the module.
 pub fn register(registry: &mut Registry) {
     register_clocks(registry);
     registry.function(
         "time",
         "sleep(seconds: number)",
-        "Waits. Signals' handlers and pools' callbacks run meanwhile.\n\n- `seconds`: how long; a negative number is 0.\n\n\
+        "Waits. Signals' handlers and pools' callbacks run meanwhile. Rhai's own `sleep(seconds)` is the same.\n\n- `seconds`: how long; a negative number is 0.\n\n\
          ```rhai\ntime::sleep(0);\n```",
         |call| {
-            let seconds = call.seconds(0).unwrap_or(0.0);
-            // Longer than this is for ever.
-            let duration = Duration::try_from_secs_f64(seconds).unwrap_or(Duration::from_secs(u64::from(u32::MAX)));
-            wait::sleep(duration, crate::places::of_call(call.ctx))?;
+            sleep(call.ctx, call.seconds(0).unwrap_or(0.0))?;
             Ok(Dynamic::UNIT)
         },
     );
+    // Rhai's own call of that name sleeps whatever happens.
+    registry
+        .module("")
+        .set_native_fn("sleep", |ctx: NativeCallContext<'_>, seconds: i64| {
+            #[expect(
+                clippy::cast_precision_loss,
+                reason = "seconds need no more than 53 bits"
+            )]
+            let seconds = seconds as f64;
+            sleep(&ctx, seconds.max(0.0))
+                .map_err(|e| e.into_rhai(ctx.call_source(), ctx.call_position()))
+        });
+    registry
+        .module("")
+        .set_native_fn("sleep", |ctx: NativeCallContext<'_>, seconds: f64| {
+            sleep(&ctx, seconds.max(0.0))
+                .map_err(|e| e.into_rhai(ctx.call_source(), ctx.call_position()))
+        });
     registry.function(
         "time",
         "strftime(format: string, time: any = ())",

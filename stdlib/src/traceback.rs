@@ -17,11 +17,12 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Sources that know the main script's text (which may never have been a file).
+    /// Sources that know the main script's text (which may never have been a file); one that is empty is looked for in its file.
     #[must_use]
     pub fn with_main(path: &str, text: &str) -> Self {
+        let known = (!text.is_empty()).then(|| (path.to_owned(), Some(text.to_owned())));
         Self {
-            texts: HashMap::from([(path.to_owned(), Some(text.to_owned()))]),
+            texts: HashMap::from_iter(known),
             folder: crate::modules::start(),
         }
     }

@@ -1,4 +1,5 @@
-//! The example `embed` answers as it says. A test without the usual harness: a process that runs scripts has one thread.
+//! The example `embed` answers as it says, under all start methods. A test without the usual harness: a process that runs scripts has one
+//! thread.
 
 #![allow(
     missing_docs,
@@ -8,19 +9,28 @@
 #[path = "../examples/embed.rs"]
 mod embed;
 
+use mphost_stdlib::process::Method;
 use std::time::Duration;
 
 fn main() {
-    mphost_stdlib::host::child_entry();
-    let answers = embed::serve(embed::REQUESTS, Duration::from_secs(2)).expect("it serves");
-    let [ada, bob, cy, dee, eve] = answers.as_slice() else {
-        panic!("each request has one answer: {answers:?}");
-    };
-    assert_eq!(ada, &("ada".to_owned(), "7".to_owned()));
-    assert_eq!(bob.0, "bob");
-    assert!(bob.1.starts_with("TimeoutError: "), "{bob:?}");
-    assert!(cy.1.starts_with("WorkerLostError: "), "{cy:?}");
-    assert!(dee.1.starts_with("ZeroDivisionError: "), "{dee:?}");
-    assert_eq!(eve, &("eve".to_owned(), "40".to_owned()));
-    println!("the example embed answers as it says");
+    mphost_stdlib::host::child_entry_with(embed::functions);
+    for method in Method::ALL {
+        mphost_stdlib::embed::set_start_method(method);
+        let answers = embed::serve(embed::REQUESTS, Duration::from_secs(2)).expect("it serves");
+        let expected = [
+            "ada: 7",
+            "bob: TimeoutError: the task took longer than 2 s",
+            "cy: WorkerLostError: worker ",
+            "dee: ZeroDivisionError: Division by zero: 3 / 0",
+            "eve: 40",
+        ];
+        assert_eq!(answers.len(), expected.len(), "{answers:?}");
+        for (answer, begin) in answers.iter().zip(expected) {
+            assert!(answer.starts_with(begin), "{}: {answer}", method.name());
+        }
+        println!(
+            "the example embed answers as it says under {}",
+            method.name()
+        );
+    }
 }

@@ -142,6 +142,7 @@ fn execute(program: Program, argv: Vec<String>, common: &Common, function: Optio
         argv,
         with_docs: false,
         lean: true,
+        guest: false,
     };
     let host = match Host::new(program, settings) {
         Ok(host) => host,

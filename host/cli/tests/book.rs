@@ -219,6 +219,61 @@ fn a_drawing_has_a_title_and_no_empty_line() {
 }
 
 /// The expectations of a script as far as they are about its output. Colours are left out in the guide, and so here.
+/// Relative luminance of an sRGB colour (WCAG 2.2).
+fn luminance(colour: [f64; 3]) -> f64 {
+    let [r, g, b] = colour.map(|value| match value / 255.0 {
+        low if low <= 0.04045 => low / 12.92,
+        high => ((high + 0.055) / 1.055).powf(2.4),
+    });
+    0.2126 * r + 0.7152 * g + 0.0722 * b
+}
+
+fn colour(hex: &str) -> [f64; 3] {
+    let part = |at: usize| {
+        f64::from(u8::from_str_radix(&hex[at..at + 2], 16).expect("a colour is hexadecimal"))
+    };
+    [part(1), part(3), part(5)]
+}
+
+#[test]
+fn texts_in_drawings_can_be_read_in_every_theme() {
+    // Background and text of mdBook's themes: light, rust, coal, navy, ayu.
+    let themes = [
+        ("#ffffff", "#000000"),
+        ("#e1e1db", "#262625"),
+        ("#141617", "#98a3ad"),
+        ("#161923", "#bcbdd0"),
+        ("#0f1419", "#c5c5c5"),
+    ];
+    let mut seen = 0;
+    for path in files(&root().join("docs/src/drawings"), "svg") {
+        for fill in read(&path).split("fill=\"#").skip(1) {
+            let hex = format!("#{}", &fill[..6]);
+            let opacity = between(
+                &fill[..fill.find('>').expect("a tag ends")],
+                "fill-opacity=\"",
+                "\"",
+            );
+            let opacity: f64 = opacity
+                .first()
+                .map_or(1.0, |text| text.parse().expect("an opacity is a number"));
+            for (background, text) in themes {
+                let (over, under) = (colour(&hex), colour(background));
+                let mixed = std::array::from_fn(|i| opacity * over[i] + (1.0 - opacity) * under[i]);
+                let (a, b) = (luminance(mixed), luminance(colour(text)));
+                let contrast = (a.max(b) + 0.05) / (a.min(b) + 0.05);
+                let name = path.file_name().expect("a file has a name").display();
+                assert!(
+                    contrast > 3.5,
+                    "{name}: {text} on {hex} over {background}: {contrast:.1}"
+                );
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen > 80, "{seen}");
+}
+
 fn expected_output(script: &str) -> String {
     let lines = script
         .lines()

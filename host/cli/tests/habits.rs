@@ -150,14 +150,17 @@ fn keyword_arguments_become_options() {
         ),
         (
             "let q = Queue(); q.put(1, block=True)",
-            "put(#{block: true})",
+            "put(…, #{block: true})",
         ),
         ("Queue(maxsize=5)", "Queue(#{maxsize: 5})"),
         (
             "fn f(a) {} Process(target=f, args=[1, (2)])",
             "Process(#{target: f})",
         ),
-        ("Process(|| 1, args=[1, (2)])", "Process(#{args: [1,(2)]})"),
+        (
+            "Process(|| 1, args=[1, (2)])",
+            "Process(…, #{args: [1,(2)]})",
+        ),
     ]);
 }
 
@@ -296,4 +299,105 @@ fn reports_have_colours_on_a_terminal_only() {
     assert!(on_a_terminal(Some("")).contains("\x1b["));
     assert!(!on_a_terminal(Some("1")).contains('\x1b'));
     assert!(!report("1 / 0").contains('\x1b'));
+}
+
+#[test]
+fn what_a_line_lacks_is_named() {
+    check(&[
+        (
+            "let x = 5\nprint(x)",
+            "Hint: the ; is missing at the end of line 1: let x = 5;",
+        ),
+        (
+            "let x = 7 // 2;\nprint(x);",
+            "Hint: // begins a comment, and whole numbers are divided by /; the ; is missing at the end of line 1: let x = 7;",
+        ),
+        (
+            "let x = 7 // seven of them\nprint(x);",
+            "Hint: the ; is missing at the end of line 1: let x = 7;",
+        ),
+        (
+            "fn f() {\n  print(1);\nprint(2);\n",
+            "Hint: the { of line 1 isn't closed: fn f() {",
+        ),
+        (
+            "fn f() {\n  print(1);\nprint(2);",
+            "Hint: the { of line 1 isn't closed: fn f() {",
+        ),
+        (
+            "print(\"x\"\nprint(\"y\");",
+            "the ( of line 1 isn't closed, or a comma is missing at the end of line 1: print(\"x\"",
+        ),
+        (
+            "import multiprocessing\nprint(1)",
+            "nothing has to be imported",
+        ),
+        ("import time\ntime.sleep(1)", "time::NAME is all"),
+        ("let s = \"\"\"a\nb\"\"\";", "back-ticks"),
+    ]);
+}
+
+#[test]
+fn words_of_other_languages_are_translated() {
+    check(&[
+        ("let x = 1 if true else 2;", "if condition { a } else { b }"),
+        ("let x = 5;\nif x == 5: print(x)", "braces: if … { … }"),
+        ("for k, v in #{a: 1} { }", "for (item, index) in items"),
+        ("let t = (1, 2);", "there are no tuples"),
+        ("fn f(a, b=1) { a }", "no defaults"),
+        ("fn f(x: int) { x }", "have no types"),
+        ("fn f(x) -> int { x }", "have no types"),
+        ("let s: string = \"a\";", "have no types"),
+        ("fn f(*args) { }", "no *args"),
+        ("let mut x = 5;", "no mut is needed"),
+        ("let v = vec![1, 2];", "an array is written [a, b]"),
+        ("use std::thread;", "nothing has to be imported"),
+        ("thread::spawn(|| 1);", "spawn(f, [arguments])"),
+        ("let x = Some(3);", "there is no Option"),
+        ("fn f() { } let r = f()?;", "no ? is needed"),
+        ("spawn(move || 1);", "a closure takes along what it names"),
+        ("let x = 5 as float;", "x.to_float()"),
+        ("let f = |_| 1;", "has a name: |x|"),
+        ("while (x = 1) { }", "values are compared with =="),
+        ("switch 3 { case 1: print(1); }", "switch value { 1 => …"),
+        ("print(\"a\", end=\"\");", "sys::write(text) doesn't"),
+        (
+            "Pool(1).map(f, [1], chunksize=1);",
+            "map(…, #{chunksize: 1})",
+        ),
+        (
+            "spawn(print, [1]);",
+            "a closure that calls it can: |x| print(x)",
+        ),
+        ("let a = [1]; print(a.length);", "it is len()"),
+        ("let c = Pipe(); c.send(1);", "an array of two ends"),
+        (
+            "let v = Value(\"i\", 0); v += 1;",
+            "the number in it is .value",
+        ),
+        (
+            "const L = [1]; L.push(2);",
+            "'push' would change it: declare it by let",
+        ),
+        (
+            "let a = [1]; if a { print(1); }",
+            "a condition is true or false",
+        ),
+        ("import \"nosuch\" as m;", "there is no file 'nosuch.rhai'"),
+    ]);
+}
+
+#[test]
+fn a_modules_function_is_called_with_the_modules_name() {
+    check(&[
+        (
+            "getpid();",
+            "NameError: function 'getpid' is not defined; it is os::getpid()",
+        ),
+        ("\"notes.txt\".unlink();", "it is os::unlink()"),
+        (
+            "let all = [\"a\"]; print(\", \".join(all));",
+            "an array's texts are joined by a loop",
+        ),
+    ]);
 }

@@ -4,7 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "tests")]
 
-use mphost_stdlib::reference::{self, examples, pages};
+use mphost_stdlib::api::EntryKind;
+use mphost_stdlib::error::Kind;
+use mphost_stdlib::reference::{self, examples, pages, raises};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -48,6 +50,22 @@ fn the_books_pages_say_what_the_registrations_say() {
     for line in pages::contents().lines() {
         assert!(summary.contains(line), "SUMMARY.md lacks the line {line}");
     }
+}
+
+#[test]
+fn every_call_names_its_errors() {
+    let untold: Vec<String> = reference::entries()
+        .iter()
+        .filter(|entry| matches!(entry.kind, EntryKind::Function | EntryKind::Method))
+        .filter(|entry| Kind::from_name(entry.signature.name()).is_none())
+        .filter(|entry| !raises::is_told(entry))
+        .map(reference::full_name)
+        .collect();
+    assert!(
+        untold.is_empty(),
+        "{} calls don't say what they raise, see stdlib/src/reference/errors.txt: {untold:#?}",
+        untold.len()
+    );
 }
 
 #[test]

@@ -294,6 +294,15 @@ fn the_prompt_helps() {
     prompt.line(&format!(":load {}", file.display()));
     assert!(prompt.line("from_file + 0").contains("100"));
     assert!(prompt.line(":load nowhere.rhai").contains("can't be read"));
+    let file = prompt.state.path().join("fails.rhai");
+    std::fs::write(&file, "fn fails() {\n    1 / 0\n}\nfails();\n").unwrap();
+    for line in [format!(":load {}", file.display()), "fails()".to_owned()] {
+        let report = prompt.line(&line);
+        assert!(
+            report.contains("fails.rhai\", line 2, column 7, in fails"),
+            "{report}"
+        );
+    }
 }
 
 #[test]
@@ -384,4 +393,29 @@ fn without_a_terminal_lines_are_evaluated_as_they_come() {
     );
     assert!(String::from_utf8_lossy(&output.stderr).contains("ZeroDivisionError"));
     assert_eq!(output.status.code(), Some(3));
+}
+
+#[test]
+fn deadlock_detection_can_be_turned_off_at_the_prompt() {
+    let mut prompt = Prompt::start(&["repl"]);
+    prompt.line("let l = Lock(); l.acquire();");
+    let stuck = prompt.line("l.acquire()");
+    assert!(stuck.contains("DeadlockError"), "{stuck}");
+
+    // A second is what finding it may take.
+    let mut prompt = Prompt::start(&["--no-deadlock-detection"]);
+    prompt.line("let l = Lock(); l.acquire();");
+    prompt.clear();
+    prompt.keys("l.acquire()\r");
+    let end = Instant::now() + Duration::from_secs(2);
+    while let Ok(bytes) = prompt
+        .output
+        .recv_timeout(end.saturating_duration_since(Instant::now()))
+    {
+        prompt.screen.process(&bytes);
+    }
+    prompt.keys("\x03");
+    let waited = prompt.wait_for("KeyboardInterrupt");
+    assert!(!waited.contains("DeadlockError"), "{waited}");
+    assert!(prompt.line("40 + 2").contains("42"));
 }

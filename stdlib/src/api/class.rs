@@ -60,8 +60,11 @@ impl<'r, T: Clone + 'static> Class<'r, T> {
         let signature = LazySignature::new(signature);
         if self.registry.wants(signature.name()) {
             let doc = self.registry.metadata(doc);
-            Function::new(signature.clone(), Some(TypeId::of::<T>()), body)
-                .add_all(&mut self.registry.global, doc);
+            Function::new(signature.clone(), Some(TypeId::of::<T>()), body).add_all(
+                &mut self.registry.global,
+                true,
+                doc,
+            );
         }
         self.entry(EntryKind::Method, signature, doc);
         self
@@ -133,7 +136,7 @@ impl<'r, T: Clone + 'static> Class<'r, T> {
     ) {
         Function::new(signature, Some(TypeId::of::<T>()), body).add(
             &mut self.registry.global,
-            registration,
+            registration.in_global_namespace(),
             arity,
             doc,
         );

@@ -35,11 +35,17 @@ impl Function {
         })
     }
 
-    /// Puts it into a module in every number of arguments that it is told about. `doc` goes into Rhai's own metadata.
-    pub(super) fn add_all(self: &Rc<Self>, module: &mut Module, doc: Option<&str>) {
+    /// Puts it into a module in every number of arguments that it is told about, to be called with the module's name alone, unless it is
+    /// the `global` one. `doc` goes into Rhai's own metadata.
+    pub(super) fn add_all(self: &Rc<Self>, module: &mut Module, global: bool, doc: Option<&str>) {
         let signature = &self.signature;
         for arity in 0..=signature.most() + SURPLUS {
-            self.add(module, FuncRegistration::new(signature.name), arity, doc);
+            let registration = FuncRegistration::new(signature.name);
+            let registration = match global {
+                true => registration.in_global_namespace(),
+                false => registration.in_internal_namespace(),
+            };
+            self.add(module, registration, arity, doc);
         }
     }
 
@@ -47,7 +53,7 @@ impl Function {
     pub(super) fn add(
         self: &Rc<Self>,
         module: &mut Module,
-        registration: FuncRegistration,
+        mut registration: FuncRegistration,
         arity: usize,
         doc: Option<&str>,
     ) {
@@ -56,7 +62,6 @@ impl Function {
             .into_iter()
             .chain(std::iter::repeat_n(TypeId::of::<Dynamic>(), arity))
             .collect();
-        let mut registration = registration.in_global_namespace();
         if let Some(doc) = doc {
             registration = registration
                 .with_params_info(self.params_info(arity))

@@ -163,7 +163,8 @@ fn exists(
             .is_none_or(|first| *first == this_type || *first == TypeId::of::<Dynamic>())
     };
     let native = |info: FuncInfo<'_>| {
-        (info.metadata.name == name && takes(&info.metadata.param_types)).then_some(())
+        let it_is = info.metadata.name == name && takes(&info.metadata.param_types);
+        (it_is && is_global(&info)).then_some(())
     };
     context.iter_namespaces().any(|module| {
         module
@@ -177,8 +178,17 @@ fn exists(
 
 fn native_names(engine: &Engine) -> impl Iterator<Item = String> {
     engine
-        .collect_fn_metadata(None, |info| Some(info.metadata.name.to_string()), true)
+        .collect_fn_metadata(
+            None,
+            |info| is_global(&info).then(|| info.metadata.name.to_string()),
+            true,
+        )
         .into_iter()
+}
+
+/// Whether a function is called without the name of a module.
+fn is_global(info: &FuncInfo<'_>) -> bool {
+    info.namespace.is_empty() || info.metadata.namespace.is_global_namespace()
 }
 
 fn unknown(
@@ -208,12 +218,21 @@ fn unknown(
         );
         return wrong(name, Kind::TypeError, message);
     }
+    let of_module = || {
+        let mut entries = index.entries.iter();
+        let entry = entries.find(|entry| {
+            entry.class.is_none() && !entry.module.is_empty() && entry.signature.name() == name
+        })?;
+        Some(format!("; it is {}::{name}()", entry.module))
+    };
     let natives: Vec<String> = native_names(context.engine()).collect();
     if natives.iter().any(|n| n == name) {
         // It may also have been found and have thrown: then nobody asks for this.
         let types: Vec<String> = args.iter().map(|value| type_name(value)).collect();
         let class = types.first().map_or("", String::as_str);
-        let advice = crate::habits::method_of_python(name, class).unwrap_or_default();
+        let advice = crate::habits::method_of_python(name, class)
+            .or_else(of_module)
+            .unwrap_or_default();
         let message = format!("{name}() doesn't take ({}){advice}", types.join(", "));
         return wrong(name, Kind::TypeError, message);
     }
@@ -231,6 +250,7 @@ fn unknown(
         .unwrap_or_default();
     let hint = crate::habits::held_function(name)
         .or_else(|| crate::habits::method_of_python(name, &class))
+        .or_else(of_module)
         .unwrap_or_else(|| suggest(name, known.chain(natives)));
     let of = match args.first() {
         Some(this) if hint.is_empty() => format!(" (called with {})", type_name(this)),

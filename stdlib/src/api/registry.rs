@@ -92,7 +92,7 @@ impl Registry {
             if wanted {
                 let doc = self.metadata(doc);
                 let target = self.module(module);
-                function.add_all(target, doc);
+                function.add_all(target, module.is_empty(), doc);
                 if !module.is_empty() {
                     target.set_var(name, function.pointer(module));
                 }

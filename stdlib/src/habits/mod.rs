@@ -29,6 +29,16 @@ pub(crate) fn improved(text: String) -> String {
     if text.starts_with("Unknown property '") || text.starts_with("No writable property '") {
         return about_property(&text).unwrap_or(text);
     }
+    if let Some(rest) = text.strip_prefix("Non-pure method '") {
+        let name = rest.split('\'').next().unwrap_or_default();
+        return format!("{text}; '{name}' would change it: declare it by let");
+    }
+    if text.starts_with("Data type incorrect") && text.ends_with("(expecting bool)") {
+        let text = in_script_words(&text);
+        return format!(
+            "{text}; a condition is true or false, as x != 0 and !items.is_empty() are"
+        );
+    }
     const OF_TYPES: [&str; 4] = [
         "Data type incorrect",
         "Output type incorrect",
@@ -70,7 +80,10 @@ pub(crate) fn no_attribute<'n>(
             "'{name}' of '{class}' is a method: a call of it has parentheses, .{name}()"
         );
     }
-    let hint = suggest(name, known);
+    let hint = match suggest(name, known) {
+        hint if hint.is_empty() => method_of_python(name, class).unwrap_or_default(),
+        hint => hint,
+    };
     format!("'{class}' object has no attribute '{name}'{hint}")
 }
 
@@ -86,6 +99,7 @@ fn about_variable(name: &str) -> String {
         ),
         "lambda" => Some("a function without a name is written |x| x * 2"),
         "elif" => Some("it is written else if"),
+        "move" => Some("a closure takes along what it names: || …"),
         _ => None,
     };
     if let Some(python) = python {
@@ -198,7 +212,12 @@ fn about_module(name: &str) -> String {
                 "; '{name}' is always there and needs no import: what it holds is written {name}::NAME"
             );
         }
-        suggest(name, modules.into_iter())
+        match suggest(name, modules.into_iter()) {
+            hint if hint.is_empty() => {
+                format!("; there is no file '{name}.rhai' beside the script that imports it")
+            }
+            hint => hint,
+        }
     })
 }
 
@@ -270,6 +289,13 @@ fn in_script_words(text: &str) -> String {
 /// What of Rhai's is meant by a method that Python has: for a call that wasn't found.
 pub(crate) fn method_of_python(name: &str, class: &str) -> Option<String> {
     let meant = match (class, name) {
+        ("array" | "string" | "blob" | "object map", "length" | "size") => "it is len()",
+        ("array", "send" | "recv" | "poll") => {
+            "Pipe() gives an array of two ends: let ends = Pipe(); ends[0].send(1); ends[1].recv()"
+        }
+        (_, "Some" | "Ok" | "Err") => {
+            "there is no Option and no Result: a value that is missing is (), an error is thrown"
+        }
         ("array", "append") => "an item is added with push(item)",
         ("array", "extend") => "another array is added with append(array), or +=",
         ("array", "index") | ("string", "find" | "index") => "it is index_of(item)",

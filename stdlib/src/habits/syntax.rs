@@ -93,36 +93,124 @@ pub(super) fn assigned(source: &str, name: &str) -> bool {
 
 /// Advice about a syntax error: `message` is the parser's, `line` (from 1) and `column` (from 1) say where.
 pub(crate) fn advice(message: &str, source: &str, line: usize, column: usize) -> Option<String> {
-    let text = source.lines().nth(line.checked_sub(1)?)?;
+    let Some(text) = source.lines().nth(line.checked_sub(1)?) else {
+        return open_bracket(message, source, line - 1);
+    };
     let here = words(text);
     // The parser stops at what comes behind a statement that it didn't understand, which may be a line further.
     let at = here
         .iter()
         .position(|word| word.column + 1 >= column)
         .unwrap_or(here.len());
+    // What stands before it, where the error is at the beginning of its line.
+    let before = || {
+        let lines = source.lines().enumerate().take(line - 1);
+        let last = lines.filter(|(_, text)| !text.trim().is_empty()).last();
+        last.filter(|_| at == 0)
+    };
     reserved(message, &here, at)
         .or_else(|| keyword_argument(message, &here, at))
         .or_else(|| by_words(message, &here, at))
         .or_else(|| {
-            let before = source
-                .lines()
-                .take(line - 1)
-                .filter(|line| !line.trim().is_empty())
-                .last()?;
-            let before = words(before);
-            // Only where the error stands at the beginning of its line.
-            (at == 0)
-                .then(|| by_words(message, &before, before.len()))
-                .flatten()
+            before().and_then(|(_, text)| {
+                let before = words(text);
+                by_words(message, &before, before.len())
+            })
         })
+        .or_else(|| before().and_then(|(index, text)| no_semicolon(message, index + 1, text)))
+        .or_else(|| triple_quotes(message, text))
+        .or_else(|| match at {
+            0 => open_bracket(message, source, line - 1),
+            _ if at == here.len() => open_bracket(message, source, line),
+            _ => None,
+        })
+}
+
+/// Advice about an error behind the first `lines` lines, where a bracket is still open.
+fn open_bracket(message: &str, source: &str, lines: usize) -> Option<String> {
+    let wanted = [
+        "Expecting '}'",
+        "Expecting ')'",
+        "Expecting ']'",
+        "Expecting ','",
+    ];
+    if !wanted.iter().any(|begin| message.starts_with(begin)) {
+        return None;
+    }
+    let mut open: Vec<(&str, usize, &str)> = Vec::new();
+    for (index, text) in source.lines().enumerate().take(lines) {
+        for word in words(text) {
+            match word.text {
+                "(" | "[" | "{" => open.push((word.text, index + 1, text)),
+                ")" | "]" | "}" => {
+                    open.pop();
+                }
+                // A text of several lines, or a comment: what is in it would mislead.
+                "/" if text.contains("/*") => return None,
+                "`" => return None,
+                text if text.starts_with('`') && !text.ends_with('`') => return None,
+                _ => {}
+            }
+        }
+    }
+    let (bracket, at, text) = open.pop()?;
+    let comma = match message.starts_with("Expecting ','") {
+        true => format!(", or a comma is missing at the end of line {lines}"),
+        false => String::new(),
+    };
+    Some(format!(
+        "the {bracket} of line {at} isn't closed{comma}: {}",
+        text.trim()
+    ))
+}
+
+/// A statement that ends with its line, as in Python.
+fn no_semicolon(message: &str, number: usize, line: &str) -> Option<String> {
+    if !message.starts_with("Expecting ';'") {
+        return None;
+    }
+    let words = words(line);
+    let last = words.last()?;
+    let end = line.char_indices().nth(last.column).map_or(0, |(at, _)| at) + last.text.len();
+    let (code, comment) = line.split_at(end);
+    let divisor = comment
+        .trim()
+        .trim_start_matches('/')
+        .trim()
+        .trim_end_matches(';');
+    let divides = comment.trim().starts_with("//")
+        && !divisor.is_empty()
+        && divisor
+            .chars()
+            .all(|c| c.is_alphanumeric() || matches!(c, '_' | '.' | '(' | ')'));
+    let missing = format!(
+        "the ; is missing at the end of line {number}: {};",
+        code.trim()
+    );
+    Some(match divides {
+        true => format!("// begins a comment, and whole numbers are divided by /; {missing}"),
+        false => missing,
+    })
+}
+
+fn triple_quotes(message: &str, line: &str) -> Option<String> {
+    let triple =
+        message.starts_with("Open string") && ["\"\"\"", "'''"].iter().any(|q| line.contains(q));
+    triple.then(|| "a text of several lines is written in back-ticks: `…`".into())
 }
 
 /// `'go' is a reserved keyword`.
 fn reserved(message: &str, here: &[Word<'_>], at: usize) -> Option<String> {
     let name = message.strip_prefix('\'')?.split_once("' is a reserved")?.0;
+    let declares = here
+        .first()
+        .is_some_and(|word| matches!(word.text, "let" | "const" | "fn"));
     Some(match name {
         "null" | "nil" | "undefined" | "void" => format!("Rhai's {name} is ()"),
         "print" | "debug" => match here.get(at + 1) {
+            Some(next) if matches!(next.text, "," | ")" | ";" | "]" | "}") => {
+                format!("{name} can't be given away, a closure that calls it can: |x| {name}(x)")
+            }
             Some(value) => format!("{name} is a function: {name}({})", value.text),
             None => format!("{name} is a function: {name}(value)"),
         },
@@ -132,6 +220,10 @@ fn reserved(message: &str, here: &[Word<'_>], at: usize) -> Option<String> {
             "there is no async: a process or a pool runs things at the same time".to_owned()
         }
         "is" => "values are compared with ==".to_owned(),
+        "thread" | "go" if !declares => {
+            "processes take the place of threads: spawn(f, [arguments])".to_owned()
+        }
+        "use" => NO_IMPORT.to_owned(),
         "match" | "case" => "it is switch value { 1 => …, _ => … }".to_owned(),
         "new" => "an object is made by a call: Queue()".to_owned(),
         _ if name.chars().all(|c| c.is_alphanumeric() || c == '_') => {
@@ -171,12 +263,19 @@ fn keyword_argument(message: &str, here: &[Word<'_>], at: usize) -> Option<Strin
             text => text,
         })
         .collect();
+    if call == "print" && name.text == "end" {
+        return Some("print always ends the line: sys::write(text) doesn't".into());
+    }
+    let alone = at.checked_sub(2).is_some_and(|i| here[i].text == "(");
     Some(format!(
-        "arguments by name are given in an object map, the last argument: {call}(#{{{}: {}}})",
+        "arguments by name are given in an object map, the last argument: {call}({}#{{{}: {}}})",
+        if alone { "" } else { "…, " },
         name.text,
         if value.is_empty() { "…" } else { &value }
     ))
 }
+
+const NO_IMPORT: &str = "nothing has to be imported: Process, Queue, Pool and the like are always there, and mp:: holds everything";
 
 /// What single words tell.
 fn by_words(message: &str, here: &[Word<'_>], at: usize) -> Option<String> {
@@ -206,9 +305,11 @@ fn by_words(message: &str, here: &[Word<'_>], at: usize) -> Option<String> {
         "class" => Some(
             "there are no classes: a process with a run() of its own is Process(#{run: || { … }}), other objects are object maps",
         ),
-        "from" if has("import") => Some(
-            "nothing has to be imported: Process, Queue, Pool and the like are always there, and mp:: holds everything",
-        ),
+        "from" if has("import") => Some(NO_IMPORT),
+        "import" if matches!(second, Some("multiprocessing" | "threading" | "concurrent")) => {
+            Some(NO_IMPORT)
+        }
+        "switch" if found == Some("case") => Some("it is switch value { 1 => …, _ => … }"),
         "raise" => Some("an error is thrown: throw ValueError(\"what was wrong\")"),
         "except" | "finally" => {
             Some("errors are caught by try { … } catch (e) { … }; e.type is the class's name")
@@ -225,6 +326,20 @@ fn by_words(message: &str, here: &[Word<'_>], at: usize) -> Option<String> {
     if let Some(single) = single {
         return Some(single.to_owned());
     }
+    if let Some(advice) = declaration(message, here, at) {
+        return Some(advice.into());
+    }
+    if first == "import" && here.get(1).is_some_and(Word::is_name) {
+        let name = second.unwrap_or_default();
+        return Some(format!(
+            "the modules os, sys, time, random, json and the like need no import, {name}::NAME is all; a file of one's own is a text: \
+             import \"{name}\" as {name};"
+        ));
+    }
+    let moves = |pair: &[Word<'_>]| pair[0].text == "move" && pair[1].text == "|";
+    if here.windows(2).any(moves) {
+        return Some("a closure takes along what it names: || …".into());
+    }
     if has("lambda") {
         return Some("a function without a name is written |x| x * 2".into());
     }
@@ -238,11 +353,9 @@ fn by_words(message: &str, here: &[Word<'_>], at: usize) -> Option<String> {
     }
     // A block that begins with a colon.
     let block = matches!(first, "if" | "for" | "while" | "else" | "try" | "with");
-    if block && here.last().is_some_and(|word| word.text == ":") {
-        let head: Vec<&str> = here[..here.len() - 1]
-            .iter()
-            .map(|word| word.text)
-            .collect();
+    let colon = here.last().is_some_and(|word| word.text == ":") || found == Some(":");
+    if block && colon {
+        let head: Vec<&str> = here.iter().map(|word| word.text).collect();
         return Some(match first {
             "if" if head.contains(&"__name__") => {
                 "a block is written in braces; and this guard isn't needed: children run no statement of the top level".into()
@@ -266,11 +379,32 @@ fn by_words(message: &str, here: &[Word<'_>], at: usize) -> Option<String> {
     {
         return Some("a text with values in it is written in back-ticks: `hello ${name}`".into());
     }
-    if found == Some("if") && message.starts_with("Expecting ','") {
+    if found == Some("if") && message.starts_with("Expecting") && at > 0 {
         return Some("a value that depends is written if condition { a } else { b }".into());
     }
     if found == Some("for") && has("in") {
         return Some("there are no comprehensions: items.map(|x| x * x), items.filter(|x| x > 0), or a for loop".into());
+    }
+    if found == Some("=") && matches!(first, "if" | "while") {
+        return Some("values are compared with ==".into());
+    }
+    if found == Some(",") && message.starts_with("Expecting 'in'") {
+        return Some("it is for (item, index) in items { … }; a map's keys are map.keys()".into());
+    }
+    if found == Some(",") && message.starts_with("Expecting ')'") {
+        return Some("there are no tuples: an array is written [a, b]".into());
+    }
+    if found == Some("as") {
+        return Some("numbers are converted by methods: x.to_float(), x.to_int()".into());
+    }
+    if message.starts_with("Expecting '|'") && has("_") {
+        return Some("each parameter of a closure has a name: |x| …".into());
+    }
+    if message.starts_with("Unknown operator: '?'") {
+        return Some("an error that is thrown passes on by itself: no ? is needed".into());
+    }
+    if message.starts_with("Expecting '('") && has("!") && has("[") {
+        return Some("an array is written [a, b]".into());
     }
     if found == Some(":") && message.contains("index expression") {
         return Some("a range is written with dots: items[1..2]".into());
@@ -290,6 +424,31 @@ fn by_words(message: &str, here: &[Word<'_>], at: usize) -> Option<String> {
         return Some(format!("print is a function: print({})", rest(1)));
     }
     None
+}
+
+const TYPES: &str = "variables and parameters have no types in Rhai: only their names are written";
+
+/// What other languages have in declarations.
+fn declaration(message: &str, here: &[Word<'_>], at: usize) -> Option<&'static str> {
+    let first = here.first()?.text;
+    let found = here.get(at).map(|word| word.text);
+    let next = here.get(at.saturating_add(1)).map(|word| word.text);
+    let in_parameters = message.contains("the parameters of function");
+    match (first, found) {
+        ("fn", Some("=")) if in_parameters => Some(
+            "parameters have no defaults: write a second function, f(a) beside f(a, b), or take an object map",
+        ),
+        ("fn", Some(":")) if in_parameters => Some(TYPES),
+        ("fn", Some("-")) if next == Some(">") => Some(TYPES),
+        ("let" | "const", Some(":")) if at == 2 => Some(TYPES),
+        ("fn", _) if message.starts_with("Expecting parameters") => {
+            Some("there are no *args and **kwargs: take an array, or an object map")
+        }
+        ("let", _) if here.get(1).is_some_and(|word| word.text == "mut") => {
+            Some("every variable that let declares can be changed: no mut is needed")
+        }
+        _ => None,
+    }
 }
 
 #[cfg(test)]

@@ -40,6 +40,11 @@ impl Assembly {
         Ok(piece)
     }
 
+    /// How many lines the pieces have.
+    pub(crate) fn lines(&self) -> usize {
+        self.lines
+    }
+
     /// Says how many of the last piece's imports took place; whether that is fewer than there are.
     pub(crate) fn settle(&mut self, imports: usize) -> bool {
         let before = self.last.len();

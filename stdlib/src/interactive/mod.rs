@@ -116,6 +116,12 @@ impl Interactive {
         self.runtime.engine()
     }
 
+    /// How many lines the pieces so far have.
+    #[must_use]
+    pub fn lines(&self) -> usize {
+        self.assembly.lines()
+    }
+
     /// Compiles and evaluates one piece.
     pub fn evaluate(&mut self, text: &str) -> Outcome {
         let program = self.runtime.program();

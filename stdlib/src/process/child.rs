@@ -51,6 +51,8 @@ struct ProgramMessage {
     argv: Vec<String>,
     /// The folder in which the program was started: what it imports is looked for from there.
     start: String,
+    /// Whether an embedding program runs it, perhaps one of several: see [`crate::embed`].
+    guest: bool,
 }
 
 const LIMIT: usize = 1 << 30;
@@ -69,15 +71,16 @@ pub(crate) fn encode_program(program: &Program, settings: &Settings) -> Vec<u8> 
         pieces: program.pieces.clone(),
         argv: settings.argv.clone(),
         start: crate::modules::start().to_string_lossy().into_owned(),
+        guest: settings.guest,
     };
     wire::encode_control(&message).expect("a structure of texts always encodes")
 }
 
-/// The program in a message, its `sys::argv`, and the folder in which it was started.
+/// The program in a message, how it was started, and the folder in which it was.
 ///
 /// # Errors
 /// Where the message is malformed.
-pub(crate) fn decode_program(message: &[u8]) -> Result<(Program, Vec<String>, PathBuf)> {
+pub(crate) fn decode_program(message: &[u8]) -> Result<(Program, Settings, PathBuf)> {
     let message: ProgramMessage =
         wire::decode_control(message, LIMIT).map_err(|e| from_wire(&e))?;
     let program = Program {
@@ -85,7 +88,15 @@ pub(crate) fn decode_program(message: &[u8]) -> Result<(Program, Vec<String>, Pa
         source: message.source,
         pieces: message.pieces,
     };
-    Ok((program, message.argv, message.start.into()))
+    let settings = Settings {
+        name: "__mp_main__".into(),
+        argv: message.argv,
+        with_docs: false,
+        // A server of several programs doesn't know the next one yet.
+        lean: !message.guest,
+        guest: message.guest,
+    };
+    Ok((program, settings, message.start.into()))
 }
 
 /// The values of top-level constants, as far as they can travel; the names of all others. A message of its own.
@@ -113,8 +124,8 @@ pub(super) fn write_constants(encoder: &mut Encoder, ctx: &NativeCallContext<'_>
     Ok(())
 }
 
-/// Puts the messages of a bootstrap into one: the program with its length if the child doesn't have it, then how long the task's is and
-/// how many descriptors are its own, the task, the constants.
+/// Puts the messages of a bootstrap into one: the program with its length, which is 0 where the child has it already, then how long the
+/// task's is and how many descriptors are its own, the task, the constants.
 pub(super) fn join_messages(
     program: Option<&[u8]>,
     task: &Encoder,
@@ -122,10 +133,9 @@ pub(super) fn join_messages(
 ) -> Vec<u8> {
     let (task_bytes, constant_bytes) = (task.bytes(), constants.bytes());
     let mut message = Vec::with_capacity(PREFIX + task_bytes.len() + constant_bytes.len());
-    if let Some(program) = program {
-        message.extend((program.len() as u64).to_le_bytes());
-        message.extend(program);
-    }
+    let program = program.unwrap_or_default();
+    message.extend((program.len() as u64).to_le_bytes());
+    message.extend(program);
     message.extend((task_bytes.len() as u64).to_le_bytes());
     message.extend((task.fds().len() as u64).to_le_bytes());
     message.extend(task_bytes);
@@ -135,7 +145,13 @@ pub(super) fn join_messages(
 
 const PREFIX: usize = 24;
 
-/// The two messages of a bootstrap, and how many descriptors are the task's.
+/// The program's message in a bootstrap, which may be empty, and the rest of it.
+pub(crate) fn split_program(bootstrap: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (length, rest) = bootstrap.split_first_chunk::<8>()?;
+    rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)
+}
+
+/// The two other messages of a bootstrap, and how many descriptors are the task's.
 fn split_messages(bootstrap: &[u8]) -> Option<(&[u8], &[u8], usize)> {
     let (length, rest) = bootstrap.split_first_chunk::<8>()?;
     let (fds, rest) = rest.split_first_chunk::<8>()?;
@@ -179,6 +195,7 @@ fn read_task(decoder: &mut Decoder<'_>) -> Result<Task> {
 /// A forked child: everything is in memory, only the task is read.
 pub(super) fn run_copy(bootstrap: &[u8], fds: Vec<OwnedFd>, ctx: &NativeCallContext<'_>) -> i32 {
     ending::forget_parent();
+    crate::embed::leave();
     let task = Decoder::new(bootstrap, fds, References::Granted)
         .and_then(|mut decoder| read_task(&mut decoder));
     let process =
@@ -245,11 +262,42 @@ thread_local! {
 }
 
 /// The life of an executed child: the program is compiled, the prologue evaluated, the task run. Returns the exit code.
-pub fn run_executed(program: &[u8], bootstrap: Vec<u8>, fds: Vec<OwnedFd>) -> i32 {
+pub fn run_executed(bootstrap: &[u8], fds: Vec<OwnedFd>) -> i32 {
+    let Some((program, bootstrap)) = split_program(bootstrap) else {
+        return malformed();
+    };
     match prepare_program(program) {
         Ok(()) => run_prepared(bootstrap, fds),
         Err(code) => code,
     }
+}
+
+/// The life of a server's child: it has a program already, unless its bootstrap brings another one. Returns the exit code.
+pub fn run_served(bootstrap: &[u8], fds: Vec<OwnedFd>) -> i32 {
+    let Some((program, bootstrap)) = split_program(bootstrap) else {
+        return malformed();
+    };
+    if program.is_empty() {
+        return run_prepared(bootstrap, fds);
+    }
+    let Ok((program, _, start)) = decode_program(program) else {
+        return malformed();
+    };
+    crate::modules::set_start(start);
+    let runtime = runtime();
+    if *runtime.program() != program {
+        crate::convert::forget_script_functions();
+        runtime.set_program(program);
+        if let Err(code) = compile_program(runtime) {
+            return code;
+        }
+    }
+    run_prepared(bootstrap, fds)
+}
+
+fn malformed() -> i32 {
+    let _ = crate::output::write_stderr("mphost: a malformed program message\n");
+    1
 }
 
 /// Compiles the program in a process that was executed anew.
@@ -257,18 +305,14 @@ pub fn run_executed(program: &[u8], bootstrap: Vec<u8>, fds: Vec<OwnedFd>) -> i3
 /// # Errors
 /// The exit code, after the reason has been printed.
 pub fn prepare_program(program: &[u8]) -> std::result::Result<(), i32> {
-    let Ok((program, argv, start)) = decode_program(program) else {
-        let _ = crate::output::write_stderr("mphost: a malformed program message\n");
-        return Err(1);
+    let Ok((program, settings, start)) = decode_program(program) else {
+        return Err(malformed());
     };
     crate::modules::set_start(start);
-    let settings = Settings {
-        name: "__mp_main__".into(),
-        argv,
-        with_docs: false,
-        lean: true,
-    };
-    let runtime = Runtime::create(program, settings);
+    compile_program(Runtime::create(program, settings))
+}
+
+fn compile_program(runtime: &Runtime) -> std::result::Result<(), i32> {
     runtime.compile().map_err(|error| {
         // The parent compiled the same text: this can only be a different build of the host.
         let _ = crate::output::write_stderr(&format!(
@@ -279,10 +323,10 @@ pub fn prepare_program(program: &[u8]) -> std::result::Result<(), i32> {
 }
 
 /// Runs a task in a process that has its program compiled but none of it evaluated.
-pub fn run_prepared(bootstrap: Vec<u8>, fds: Vec<OwnedFd>) -> i32 {
+fn run_prepared(bootstrap: &[u8], fds: Vec<OwnedFd>) -> i32 {
     ending::forget_parent();
     // A server has the program as it was when the server was started; a prompt may have gone on since.
-    match runtime().refresh().and_then(|()| prologue(&bootstrap, fds)) {
+    match runtime().refresh().and_then(|()| prologue(bootstrap, fds)) {
         Ok((ast, mut scope)) => {
             let result = runtime()
                 .engine()

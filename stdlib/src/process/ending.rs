@@ -82,6 +82,22 @@ pub fn finish(
     code
 }
 
+/// Ends what a script has left behind, in a program that goes on: exit handlers, pools, children, servers.
+///
+/// # Errors
+/// The first of what an exit handler throws, what a signal raised, and what interrupts the wait for children, who are killed then.
+pub fn wind_up(ctx: &NativeCallContext<'_>) -> Result<()> {
+    // An exit has taken place as an error of the script.
+    let _ = crate::sys::take_exit();
+    let handlers = crate::run_exit_handlers(ctx);
+    let unseen = take_unseen().map_or(Ok(()), Err);
+    let ended = end_children();
+    if ended.is_err() {
+        kill_children();
+    }
+    handlers.and(unseen).and(ended)
+}
+
 fn is_deadlock(error: &EvalAltResult) -> bool {
     crate::error::thrown_value(error, None)
         .read_lock::<ScriptError>()

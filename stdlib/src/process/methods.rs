@@ -126,7 +126,7 @@ const fn child_enter() -> &'static str {
 fn methods(registry: &mut Registry) {
     registry
         .class::<Process>("Process")
-        .method("start()", "Starts the process. Twice: AssertionError. What can't travel: PicklingError.", |call| {
+        .method("start()", "Starts the process. Twice: `AssertionError`. What can't travel: `PicklingError`.", |call| {
             call.this::<Process>().start(call.ctx)?;
             Ok(Dynamic::UNIT)
         })
@@ -161,7 +161,7 @@ fn methods(registry: &mut Registry) {
         .method("interrupt()", "Sends SIGINT: a KeyboardInterrupt in the process.", |call| {
             signal(&call.this(), Signal::SIGINT)
         })
-        .method("close()", "Gives back what the object holds; a running process can't be closed (ValueError).", |call| {
+        .method("close()", "Gives back what the object holds; a running process can't be closed (`ValueError`).", |call| {
             call.this::<Process>().close()?;
             Ok(Dynamic::UNIT)
         })

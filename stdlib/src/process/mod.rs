@@ -13,7 +13,7 @@ pub mod start;
 
 use crate::error::{Kind, Result, raise};
 use mphost_core::clock::Deadline;
-use mphost_core::process::Method;
+pub use mphost_core::process::Method;
 use mphost_core::table::{self, ExitStatus, SlotId, SlotStatus};
 use rhai::{Array, Dynamic, FnPtr, Map};
 use std::cell::{Cell, RefCell};

@@ -42,6 +42,7 @@ impl Process {
         }
         super::ending::reap();
         let method = self.0.borrow().method.unwrap_or_else(super::method);
+        crate::embed::enter(ctx, method)?;
         let task = self.encode(method)?;
         let mut constants = Encoder::new();
         if method == Method::Fork {
@@ -112,9 +113,13 @@ fn launch(
     // A forked child reads the task from memory: only the others need both messages in one.
     let bootstrap = match method {
         Method::Fork => Vec::new(),
-        // The server has the program already.
-        Method::Forkserver => child::join_messages(None, task, constants),
-        Method::Spawn => child::join_messages(Some(&program_message()), task, constants),
+        // The server has one program already, which is the only one if this isn't a guest.
+        Method::Forkserver if !runtime().settings().guest => {
+            child::join_messages(None, task, constants)
+        }
+        Method::Spawn | Method::Forkserver => {
+            child::join_messages(Some(&program_message()), task, constants)
+        }
     };
     let handles = [task.handles(), constants.handles()].concat();
     let fds: Vec<BorrowedFd<'_>> = task

@@ -6,7 +6,7 @@
 //!
 //! Source: The Rhai Book, "Generate definition files".
 
-use super::{full_name, is_constructor};
+use super::{full_name, is_constructor, raises};
 use crate::api::signature::Type;
 use crate::api::{Entry, EntryKind};
 use rhai::Engine;
@@ -119,6 +119,10 @@ fn document(text: &mut String, entry: &Entry) {
     }
     for line in entry.doc.lines() {
         let _ = writeln!(text, "/// {line}");
+    }
+    let of_class = entry.class.map(raises::of_class).unwrap_or_default();
+    for line in raises::of(entry).into_iter().chain(of_class) {
+        let _ = writeln!(text, "///\n/// Raises {line}");
     }
 }
 

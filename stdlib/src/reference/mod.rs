@@ -6,6 +6,7 @@
 pub mod definitions;
 pub mod examples;
 pub mod pages;
+pub mod raises;
 
 use crate::api::{Entry, EntryKind, Registry, Vocabulary};
 

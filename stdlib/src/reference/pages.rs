@@ -1,7 +1,7 @@
 //! The reference's pages in the book, a page for each room: Markdown, from the entries alone.
 
 use super::examples::{self, Example};
-use super::{full_name, summary};
+use super::{full_name, raises, summary};
 use crate::api::signature::Type;
 use crate::api::{Entry, EntryKind, Registry, Vocabulary};
 use crate::error::Kind;
@@ -154,6 +154,9 @@ impl Page {
 
     fn class(&self, text: &mut String, class: &str, examples: &mut Shown) {
         let _ = write!(text, "\n## Objects of class {class}\n");
+        for line in raises::of_class(class) {
+            let _ = write!(text, "\nEvery call raises {line}\n");
+        }
         let properties: Vec<&Entry> = self.of_kind(Some(class), EntryKind::Property).collect();
         if !properties.is_empty() {
             text.push_str("\n| property | what it is |\n|---|---|\n");
@@ -234,6 +237,10 @@ fn describe(text: &mut String, entry: &Entry, examples: &mut Shown, level: &str)
         text.push('\n');
         text.push_str(&unsaid.concat());
     }
+    let raised = raises::of(entry);
+    if !raised.is_empty() {
+        let _ = write!(text, "\nRaises {}\n", raised.join(" "));
+    }
     let Some(example) = examples::of(entry, &examples.files) else {
         return;
     };
@@ -286,7 +293,9 @@ pub fn overview() -> String {
          `:help` shows at the prompt and that `mphost definitions` writes for editors; each example is run by the tests.\n\n\
          A signature such as `put(item: any, block: bool = true, timeout: seconds = ())` names each argument, its type and its\n\
          default. Every argument that has a default can also be given by name, in one object map in the place of them all:\n\
-         `q.put(1, #{timeout: 3})`; those behind a lone `*` only so. `seconds` is a number, `()` means for ever.\n",
+         `q.put(1, #{timeout: 3})`; those behind a lone `*` only so. `seconds` is a number, `()` means for ever.\n\n\
+         An argument of a wrong type, one too many or too few, an unknown name: that is a `TypeError` of any call, and isn't repeated\n\
+         there. A call that waits may also raise `KeyboardInterrupt` (Ctrl-C), or what a signal's handler or a pool's callback throws.\n",
     );
     for page in pages() {
         let _ = write!(

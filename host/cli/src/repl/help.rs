@@ -3,7 +3,7 @@
 use super::helper::COMMANDS;
 use crate::ui::{self, styled};
 use mphost_stdlib::api::{Entry, EntryKind, suggest};
-use mphost_stdlib::reference::{examples, full_name, summary};
+use mphost_stdlib::reference::{examples, full_name, raises, summary};
 use std::fmt::Write;
 
 /// What is to be said of `name`; of the prompt itself where it is empty.
@@ -60,7 +60,11 @@ fn describe(text: &mut String, entry: &Entry) {
     let _ = writeln!(text, "{}", styled(ui::BOLD, head));
     let prose = entry.doc.split("```rhai").next().unwrap_or_default();
     for line in prose.trim().lines() {
-        let _ = writeln!(text, "  {line}");
+        fill(text, line);
+    }
+    let of_class = entry.class.map(raises::of_class).unwrap_or_default();
+    for line in raises::of(entry).into_iter().chain(of_class) {
+        fill(text, &format!("Raises {line}"));
     }
     if let Some(example) = examples::of(entry, &examples::all()) {
         text.push('\n');
@@ -69,6 +73,24 @@ fn describe(text: &mut String, entry: &Entry) {
         }
     }
     text.push('\n');
+}
+
+/// A paragraph in lines that are as long as the terminal has room for, and not too long to read.
+fn fill(text: &mut String, paragraph: &str) {
+    let columns = rustix::termios::tcgetwinsize(std::io::stdout()).map_or(0, |size| size.ws_col);
+    let width = match usize::from(columns) {
+        0 => 100,
+        columns => columns.clamp(40, 100),
+    };
+    let mut line = String::from(" ");
+    for word in paragraph.split(' ') {
+        if line.trim_start().len() > 0 && line.chars().count() + 1 + word.chars().count() > width {
+            let _ = writeln!(text, "{line}");
+            line = String::from(" ");
+        }
+        let _ = write!(line, " {word}");
+    }
+    let _ = writeln!(text, "{}", line.trim_end());
 }
 
 fn commands() -> String {
@@ -95,6 +117,11 @@ mod tests {
         assert!(
             put.starts_with("Queue.put(item: any, block: bool = true, timeout: seconds = ())\n")
         );
+        assert!(
+            put.contains("\n  Raises `ValueError` \"Queue is closed\" after"),
+            "{put}"
+        );
+        assert!(put.lines().all(|line| line.chars().count() <= 100), "{put}");
         assert!(plain("os::getpid").contains("This process's number."));
         assert!(plain("mp::Queue").contains("A queue that any process may put items into"));
         assert!(plain("Queue").contains("In Queue:\n"));

@@ -284,7 +284,7 @@ impl Prompt {
     /// Does what a line says; whether that was the end.
     fn obey(&mut self, line: &str) -> std::io::Result<bool> {
         let Some(command) = line.trim().strip_prefix(':') else {
-            return self.evaluate(line.to_owned(), false);
+            return self.evaluate(line.to_owned(), false, None);
         };
         let (name, argument) = command.split_once(' ').unwrap_or((command, ""));
         let argument = argument.trim();
@@ -297,9 +297,9 @@ impl Prompt {
             }
             "quit" | "q" | "exit" => self.request(Some(&Request::Quit)),
             "ps" => self.request(Some(&Request::Processes)),
-            "time" if !argument.is_empty() => self.evaluate(argument.to_owned(), true),
+            "time" if !argument.is_empty() => self.evaluate(argument.to_owned(), true, None),
             "load" if !argument.is_empty() => match std::fs::read_to_string(argument) {
-                Ok(text) => self.evaluate(text, false),
+                Ok(text) => self.evaluate(text, false, Some(argument.to_owned())),
                 Err(error) => self.refuse(&format!(
                     "'{argument}' can't be read: {}",
                     crate::run::reason(&error)
@@ -332,8 +332,13 @@ impl Prompt {
         Ok(false)
     }
 
-    fn evaluate(&mut self, text: String, timed: bool) -> std::io::Result<bool> {
-        self.request(Some(&Request::Evaluate { text, timed }))
+    fn evaluate(
+        &mut self,
+        text: String,
+        timed: bool,
+        file: Option<String>,
+    ) -> std::io::Result<bool> {
+        self.request(Some(&Request::Evaluate { text, timed, file }))
     }
 
     /// Has a request done, with all that it prints; whether the program ends with it.
@@ -397,6 +402,7 @@ fn without_terminal(args: &ReplArgs) -> std::io::Result<u8> {
             None => Some(Request::Evaluate {
                 text: input,
                 timed: false,
+                file: None,
             }),
         };
         let mut answer = |prompt: &str| {
@@ -428,13 +434,18 @@ fn command_of(line: &str) -> Option<Result<Request, String>> {
         "time" => Ok(Request::Evaluate {
             text: argument,
             timed: true,
+            file: None,
         }),
         "start-method" if Method::from_name(&argument).is_some() => {
             Ok(Request::StartMethod(argument))
         }
         "load" => std::fs::read_to_string(&argument)
-            .map(|text| Request::Evaluate { text, timed: false })
-            .map_err(|error| format!("'{argument}' can't be read: {}", crate::run::reason(&error))),
+            .map_err(|error| format!("'{argument}' can't be read: {}", crate::run::reason(&error)))
+            .map(|text| Request::Evaluate {
+                text,
+                timed: false,
+                file: Some(argument),
+            }),
         _ => Err(format!("':{name}' needs a terminal, or isn't there at all")),
     })
 }

@@ -37,6 +37,7 @@ pub(crate) fn serve(args: ProgramArgs) -> u8 {
         with_docs: false,
         // What will be typed isn't known yet.
         lean: false,
+        guest: false,
     };
     let host = match Host::new(Program::new("<repl>", ""), settings) {
         Ok(host) => host,
@@ -59,6 +60,7 @@ pub(crate) fn serve(args: ProgramArgs) -> u8 {
         socket,
         marker: args.marker,
         program: Interactive::new(host),
+        loaded: Vec::new(),
     };
     let code = server.serve();
     let Server {
@@ -82,6 +84,15 @@ struct Server {
     socket: Rc<UnixStream>,
     marker: Option<String>,
     program: Interactive,
+    loaded: Vec<Loaded>,
+}
+
+/// A file that was loaded: where it stands in what was typed.
+struct Loaded {
+    path: String,
+    /// So many lines come before it.
+    before: usize,
+    lines: usize,
 }
 
 impl Server {
@@ -101,7 +112,14 @@ impl Server {
                 return 0;
             };
             let ended = match request {
-                Request::Evaluate { text, timed } => {
+                Request::Evaluate { text, timed, file } => {
+                    if let Some(path) = file {
+                        self.loaded.push(Loaded {
+                            path,
+                            before: self.program.lines(),
+                            lines: text.lines().count(),
+                        });
+                    }
                     let start = Instant::now();
                     let outcome = self.program.evaluate(&text);
                     let took = start.elapsed();
@@ -154,7 +172,7 @@ impl Server {
             Outcome::Done(None) => {}
             Outcome::Done(Some(value)) => print(&format!("{value}\n")),
             Outcome::Failed(report) => {
-                let _ = output::write_report(&report);
+                let _ = output::write_report(&self.in_files(&report));
             }
             Outcome::Interrupted => {
                 // The terminal has shown `^C`, in the line where it was typed.
@@ -167,6 +185,32 @@ impl Server {
             Outcome::Exit(code) => return Some(code),
         }
         None
+    }
+}
+
+impl Server {
+    /// A report with the places of loaded files as they are in the files.
+    fn in_files(&self, report: &str) -> String {
+        const HERE: &str = "File \"<repl>\", line ";
+        let mut text = String::with_capacity(report.len());
+        for line in report.split_inclusive('\n') {
+            let place = line.split_once(HERE).and_then(|(indent, rest)| {
+                let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+                let number: usize = rest[..digits].parse().ok()?;
+                // The latest comes first: a file that didn't compile takes no place.
+                let file = self.loaded.iter().rev().find(|file| {
+                    (file.before + 1..=file.before + file.lines.max(1)).contains(&number)
+                })?;
+                let number = number - file.before;
+                Some(format!(
+                    "{indent}File \"{}\", line {number}{}",
+                    file.path,
+                    &rest[digits..]
+                ))
+            });
+            text.push_str(place.as_deref().unwrap_or(line));
+        }
+        text
     }
 }
 

@@ -14,8 +14,12 @@ const LIMIT: usize = 64 << 20;
 /// From the prompt to the program.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Request {
-    /// Evaluate this; with `timed`, say how long it took.
-    Evaluate { text: String, timed: bool },
+    /// Evaluate this, which may come from a file; with `timed`, say how long it took.
+    Evaluate {
+        text: String,
+        timed: bool,
+        file: Option<String>,
+    },
     /// Start processes by this method from now on.
     StartMethod(String),
     /// Show the processes.
