@@ -84,7 +84,8 @@ fn fill(text: &mut String, paragraph: &str) {
     };
     let mut line = String::from(" ");
     for word in paragraph.split(' ') {
-        if line.trim_start().len() > 0 && line.chars().count() + 1 + word.chars().count() > width {
+        if !line.trim_start().is_empty() && line.chars().count() + 1 + word.chars().count() > width
+        {
             let _ = writeln!(text, "{line}");
             line = String::from(" ");
         }
