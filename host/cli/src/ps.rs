@@ -62,6 +62,11 @@ impl Program {
         })
     }
 
+    fn has(&self, pid: i32) -> bool {
+        let mut processes = self.snapshot.processes.iter();
+        processes.any(|process| process.info.pid == pid)
+    }
+
     fn uptime(&self) -> String {
         let main = self.snapshot.process(self.snapshot.main);
         let since = main.map_or(self.snapshot.taken_at, |main| main.info.start_time);
@@ -113,9 +118,13 @@ fn list(ui: &Ui) -> Result<u8, String> {
 }
 
 fn show(ui: &Ui, pid: i32) -> Result<u8, String> {
-    let program = memory_of(pid)
-        .and_then(|memory| open(&memory))
-        .and_then(Program::observe)
+    let of = |pid| {
+        let memory = memory_of(pid)?;
+        open(&memory).and_then(Program::observe)
+    };
+    // A child that has just been executed hasn't opened the memory yet: its parent has.
+    let program = of(pid)
+        .or_else(|| of(parent_of(pid)?).filter(|program| program.has(pid)))
         .ok_or_else(|| {
             format!("process {pid} is of no program of this user that runs: `mphost ps` lists them")
         })?;
@@ -157,6 +166,12 @@ fn memory_of(pid: i32) -> Option<PathBuf> {
     let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
     let mut paths = entries.flatten().map(|entry| entry.path());
     paths.find(|path| std::fs::read_link(path).is_ok_and(|target| target == Path::new(MEMORY)))
+}
+
+fn parent_of(pid: i32) -> Option<i32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("PPid:"))?;
+    line.trim().parse().ok()
 }
 
 fn open(memory: &Path) -> Option<OwnedFd> {
