@@ -83,10 +83,7 @@ impl Program {
 fn list(ui: &Ui) -> Result<u8, String> {
     let mut seen = Vec::new();
     let mut programs = Vec::new();
-    for pid in processes()? {
-        let Some(memory) = memory_of(pid) else {
-            continue;
-        };
+    for memory in processes()?.into_iter().flat_map(memories_of) {
         let Some(id) = std::fs::metadata(&memory).ok().map(|d| (d.dev(), d.ino())) else {
             continue;
         };
@@ -118,13 +115,14 @@ fn list(ui: &Ui) -> Result<u8, String> {
 }
 
 fn show(ui: &Ui, pid: i32) -> Result<u8, String> {
-    let of = |pid| {
-        let memory = memory_of(pid)?;
-        open(&memory).and_then(Program::observe)
+    let of = |process| {
+        memories_of(process)
+            .filter_map(|memory| open(&memory).and_then(Program::observe))
+            .find(|program| program.has(pid))
     };
     // A child that has just been executed hasn't opened the memory yet: its parent has.
     let program = of(pid)
-        .or_else(|| of(parent_of(pid)?).filter(|program| program.has(pid)))
+        .or_else(|| parent_of(pid).and_then(of))
         .ok_or_else(|| {
             format!("process {pid} is of no program of this user that runs: `mphost ps` lists them")
         })?;
@@ -161,11 +159,14 @@ fn processes() -> Result<Vec<i32>, String> {
     Ok(pids)
 }
 
-/// Where a process has the memory of a session open.
-fn memory_of(pid: i32) -> Option<PathBuf> {
-    let entries = std::fs::read_dir(format!("/proc/{pid}/fd")).ok()?;
-    let mut paths = entries.flatten().map(|entry| entry.path());
-    paths.find(|path| std::fs::read_link(path).is_ok_and(|target| target == Path::new(MEMORY)))
+/// Where a process has the memory of a session open, or something else of that name: it may have inherited what isn't its own.
+fn memories_of(pid: i32) -> impl Iterator<Item = PathBuf> {
+    std::fs::read_dir(format!("/proc/{pid}/fd"))
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .filter(|path| std::fs::read_link(path).is_ok_and(|target| target == Path::new(MEMORY)))
 }
 
 fn parent_of(pid: i32) -> Option<i32> {
