@@ -182,7 +182,6 @@ impl Encoder {
     }
 
     /// The values that a message which may be read more than once only names.
-    #[must_use]
     pub fn pinned(&self) -> &[Dynamic] {
         &self.pinned
     }
