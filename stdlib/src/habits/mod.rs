@@ -29,6 +29,12 @@ pub(crate) fn improved(text: String) -> String {
     if text.starts_with("Unknown property '") || text.starts_with("No writable property '") {
         return about_property(&text).unwrap_or(text);
     }
+    if text.starts_with("Data race detected on argument") {
+        return format!(
+            "{text}; a method's arguments, and closures in them, can't hold the object that it is called on: \
+             let same = object; does, and they use that"
+        );
+    }
     const OF_TYPES: [&str; 4] = [
         "Data type incorrect",
         "Output type incorrect",
@@ -116,6 +122,15 @@ fn about_variable(name: &str) -> String {
             ),
         };
     }
+    if runtime
+        .ast()
+        .iter_functions()
+        .any(|function| function.name == name)
+    {
+        return format!(
+            "; a closure knows the functions above it by their bare names: move '{name}' up, or write Fn(\"{name}\")"
+        );
+    }
     if syntax::assigned(&program.source, name) {
         return format!("; a variable is declared before it is used: let {name} = …");
     }
@@ -124,6 +139,11 @@ fn about_variable(name: &str) -> String {
             .iter()
             .filter(|entry| entry.module.is_empty() && entry.class.is_none())
             .map(|entry| entry.signature.name());
+        if globals.clone().any(|global| global == name) {
+            return format!(
+                "; '{name}' is a function: {name}(…) calls it, Fn(\"{name}\") is its value"
+            );
+        }
         let ast = runtime.ast();
         let functions = ast.iter_functions().map(|function| function.name);
         suggest(
