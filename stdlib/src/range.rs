@@ -51,6 +51,32 @@ impl SteppedRange {
         i64::try_from(i128::from(self.start) + i128::from(index) * i128::from(self.step)).ok()
     }
 
+    /// The number at an index of a script: a negative one counts from the end.
+    fn at(&self, index: i64) -> Result<i64> {
+        let length = i64::try_from(self.len()).unwrap_or(i64::MAX);
+        let index = if index < 0 {
+            index.saturating_add(length)
+        } else {
+            index
+        };
+        u64::try_from(index)
+            .ok()
+            .and_then(|index| self.get(index))
+            .ok_or_else(|| raise(Kind::IndexError, "range object index out of range"))
+    }
+
+    /// Whether it has the number.
+    #[must_use]
+    pub fn contains(&self, value: i64) -> bool {
+        let (start, value, step) = (
+            i128::from(self.start),
+            i128::from(value),
+            i128::from(self.step),
+        );
+        let steps = (value - start) / step;
+        (value - start) % step == 0 && u64::try_from(steps).is_ok_and(|steps| steps < self.len())
+    }
+
     /// The numbers, one after the other.
     pub fn iter(self) -> impl Iterator<Item = i64> {
         (0..self.len()).map_while(move |index| self.get(index))
@@ -134,6 +160,19 @@ pub fn register(registry: &mut Registry) {
                 .map_err(|e| e.into_rhai(ctx.call_source(), ctx.call_position()))
         },
     );
+    // Rhai's ranges iterate and slice, but have no items that an index finds.
+    registry.module("").set_indexer_get_fn(
+        |ctx: NativeCallContext<'_>, range: &mut Range<i64>, index: i64| {
+            let range = SteppedRange {
+                start: range.start,
+                stop: range.end,
+                step: 1,
+            };
+            range
+                .at(index)
+                .map_err(|e| e.into_rhai(ctx.call_source(), ctx.call_position()))
+        },
+    );
     registry
         .class::<SteppedRange>("range")
         .method("len()", "How many numbers the range has.", |call| {
@@ -141,24 +180,24 @@ pub fn register(registry: &mut Registry) {
                 i64::try_from(call.this::<SteppedRange>().len()).unwrap_or(i64::MAX),
             ))
         })
+        .method(
+            "contains(value: any)",
+            "Whether it is one of the numbers; so is `value in range`.",
+            |call| {
+                let range = call.this::<SteppedRange>();
+                Ok(call
+                    .int(0)
+                    .is_some_and(|value| range.contains(value))
+                    .into())
+            },
+        )
         .index_getter(
             "The number at an index; negative indexes count from the end.",
             |call| {
-                let range = call.this::<SteppedRange>();
                 let index = call
                     .int(0)
                     .ok_or_else(|| raise(Kind::TypeError, "range indices must be integers"))?;
-                let length = i64::try_from(range.len()).unwrap_or(i64::MAX);
-                let index = if index < 0 {
-                    index.saturating_add(length)
-                } else {
-                    index
-                };
-                u64::try_from(index)
-                    .ok()
-                    .and_then(|index| range.get(index))
-                    .map(Dynamic::from)
-                    .ok_or_else(|| raise(Kind::IndexError, "range object index out of range"))
+                call.this::<SteppedRange>().at(index).map(Dynamic::from)
             },
         )
         .display(|range| format!("range({}, {}, {})", range.start, range.stop, range.step))
@@ -200,10 +239,19 @@ mod tests {
 
     #[test]
     fn ranges_in_scripts() {
-        let engine = engine(&[crate::builtins::register]);
+        let engine = engine(&[crate::builtins::register, crate::errors::register]);
         check(
             &engine,
             &[
+                (
+                    "let r = range(2, 11, 3); [2 in r, 8 in r, 9 in r, 11 in r, -1 in r, r.contains(5), range(5, 0, -2).contains(1), range(5, 0, -2).contains(0)]",
+                    "[true, true, false, false, false, true, true, false]",
+                ),
+                ("[range(3)[1], range(3)[-1], (2..5)[0]]", "[1, 2, 2]"),
+                (
+                    "try { range(3)[3] } catch (e) { return `${e}`; }",
+                    "IndexError: range object index out of range",
+                ),
                 (
                     "let a = []; for i in range(4) { a.push(i); } a",
                     "[0, 1, 2, 3]",
