@@ -58,7 +58,7 @@ thread_local! {
 
 /// Compiles a script so that its blocks have their variables; `path` is what its errors name.
 ///
-/// The engine must show its tokens to [`watch`].
+/// The engine must show its tokens to `watch`.
 ///
 /// # Errors
 /// The syntax error, with its position in `source`.

@@ -38,7 +38,8 @@ use mphost_core::process::Method;
 use mphost_core::reap;
 use mphost_core::session::{Session, try_session};
 use rhai::{
-    AST, Engine, EvalAltResult, FuncInfo, Module, NativeCallContext, ParseError, Position, Shared,
+    AST, Dynamic, Engine, EvalAltResult, FuncInfo, Module, NativeCallContext, ParseError, Position,
+    Shared,
 };
 use std::cell::{Cell, RefCell};
 use std::rc::{Rc, Weak};
@@ -121,8 +122,12 @@ fn finds_its_functions(engine: &Engine) -> bool {
     let native = |info: FuncInfo<'_>| (info.metadata.name == "to_string").then_some(());
     // An engine that was made raw may have none.
     engine.collect_fn_metadata(None, native, true).is_empty()
-        || engine.eval::<String>("to_string(())").is_ok()
-        || engine.eval::<String>("to_string(true)").is_ok()
+        || ["to_string(())", "to_string(true)"].iter().any(|call| {
+            let missing = |error: Box<EvalAltResult>| {
+                matches!(*error, EvalAltResult::ErrorFunctionNotFound(..))
+            };
+            !engine.eval::<Dynamic>(call).is_err_and(missing)
+        })
 }
 
 /// Compiles a script so that children that are executed anew can compile it as well.

@@ -60,6 +60,8 @@ pub fn format(error: &EvalAltResult, main: &str, called: bool, sources: &mut Sou
     let mut text = String::from("Traceback (most recent call last):\n");
     let mut frame = "<script>".to_owned();
     let mut source = main.to_owned();
+    // What the code that `eval` runs stands in.
+    let mut around = source.clone();
     let mut at = error;
     if called && let EvalAltResult::ErrorInFunctionCall(name, from, inner, _) = at {
         frame = function_name(name);
@@ -72,8 +74,13 @@ pub fn format(error: &EvalAltResult, main: &str, called: bool, sources: &mut Sou
         match at {
             EvalAltResult::ErrorInFunctionCall(name, from, inner, position) => {
                 push_frame(&mut text, &source, *position, &frame, sources);
+                if frame == "eval" {
+                    source.clone_from(&around);
+                }
                 frame = function_name(name);
-                if !from.is_empty() {
+                if frame == "eval" {
+                    around = std::mem::replace(&mut source, EVALUATED.to_owned());
+                } else if !from.is_empty() {
                     source.clone_from(from);
                 }
                 at = inner;
@@ -94,6 +101,9 @@ pub fn format(error: &EvalAltResult, main: &str, called: bool, sources: &mut Sou
     }
     text
 }
+
+/// Where code stands that `eval` runs: its lines are none of the script's.
+pub(crate) const EVALUATED: &str = "<eval>";
 
 fn function_name(name: &str) -> String {
     if name.starts_with("anon$") {

@@ -54,7 +54,12 @@ fn is_caught(error: &EvalAltResult) -> bool {
 fn thrown(error: Box<EvalAltResult>, source: Option<&str>) -> Box<EvalAltResult> {
     match *error {
         EvalAltResult::ErrorInFunctionCall(name, from, inner, position) => {
-            let inner = thrown(inner, if from.is_empty() { source } else { Some(&from) });
+            let place = match from.as_str() {
+                _ if name == "eval" => Some(crate::traceback::EVALUATED),
+                "" => source,
+                from => Some(from),
+            };
+            let inner = thrown(inner, place);
             Box::new(EvalAltResult::ErrorInFunctionCall(
                 name, from, inner, position,
             ))

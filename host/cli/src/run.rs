@@ -249,7 +249,11 @@ pub(crate) fn stray_option(word: &str) -> Option<String> {
         "--help",
         "--version",
     ];
-    let near = mphost_stdlib::api::suggest(option, known.into_iter());
+    let near = match option {
+        // Python's.
+        "-c" => "; a line of code is given by -e".to_owned(),
+        _ => mphost_stdlib::api::suggest(option, known.into_iter()),
+    };
     Some(format!(
         "there is no option '{option}'{near} (a script's own options come after its name; `mphost --help` lists the others)"
     ))

@@ -196,6 +196,7 @@ fn words_that_are_no_option_and_no_command() {
             ],
         ),
         (&["run", "-x"], &["no option '-x'"]),
+        (&["-c", "print(1)"], &["a line of code is given by -e"]),
         (
             &["rnu", "ticket.rhai"],
             &["no command 'rnu'", "did you mean 'run'?"],

@@ -401,3 +401,26 @@ fn a_modules_function_is_called_with_the_modules_name() {
         ),
     ]);
 }
+
+#[test]
+fn what_eval_runs_has_no_line_of_the_script() {
+    let code = "// first\nfn h(n) { n / 0 }\nlet x = eval(\"// one\\nh(3)\");";
+    let report = report(code);
+    for line in [
+        "File \"<command line>\", line 3, column 14, in <script>\n    let x = eval",
+        "File \"<eval>\", line 2, column 1, in eval\n  File",
+        "File \"<command line>\", line 2, column 13, in h\n    fn h(n) { n / 0 }",
+    ] {
+        assert!(report.contains(line), "{line}\n{report}");
+    }
+    check(&[
+        (
+            "try { eval(\"let a = 1;\\na / 0\") } catch (e) { throw e.position; }",
+            "<eval>:2:3",
+        ),
+        (
+            "eval(\"1 +\")",
+            "File \"<eval>\", line 1, column 4, in eval\nSyntaxError",
+        ),
+    ]);
+}

@@ -2,7 +2,7 @@
 //!
 //! Rhai asks this hook after every native call that failed, also after one that was found and then threw, so the first
 //! thing it does is to find out whether the call had existed: then the error stays as it was. Of a call that doesn't exist Rhai
-//! itself knows the place, so its error goes on; what was wrong is noted beside it ([`crate::error::teach`]).
+//! itself knows the place, so its error goes on; what was wrong is noted beside it (`crate::error::teach`).
 
 use super::entry::{Entry, EntryKind};
 use super::signature::Signature;

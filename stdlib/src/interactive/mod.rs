@@ -3,7 +3,7 @@
 //! Problem: a function's name means the same in every process only if all of them compile the same text, and closures are named by
 //! what they are and where they stand. So a program at a prompt is the list of the pieces that were typed, each compiled on its own, at
 //! the line at which it stands in the whole; a process that is executed anew, or asked to call something that it doesn't know, compiles
-//! the pieces that it lacks in the same way ([`published`]). A function that is typed again replaces the one before.
+//! the pieces that it lacks in the same way (`published`). A function that is typed again replaces the one before.
 //!
 //! Variables, constants and imported modules live on from piece to piece in one scope and one state of the interpreter.
 //!

@@ -1,8 +1,8 @@
 //! Python's `multiprocessing.pool`: `Pool`, its results and iterators.
 //!
-//! A pool belongs to the process that made it. What it does there is in [`inner`]: jobs, callbacks, time limits, retries. Where its
-//! tasks run is behind [`dispatch::Dispatch`]: in [`local`] they go to worker processes of this machine through shared queues, and
-//! [`worker`] is what runs in those. [`task`] has the messages between the two.
+//! A pool belongs to the process that made it. What it does there is in `inner`: jobs, callbacks, time limits, retries. Where its
+//! tasks run is behind `dispatch::Dispatch`: in `local` they go to worker processes of this machine through shared queues, and
+//! `worker` is what runs in those. `task` has the messages between the two.
 //!
 //! Unlike Python's, a pool outlives its workers: a task whose worker died fails alone, an initializer that fails breaks the pool
 //! instead of being tried for ever, and a callback that throws is reported.

@@ -4,7 +4,7 @@
 //! last one's closing at once, by whatever death; no process has to keep books.
 //!
 //! Two framings, one type: [`Framing::Packet`] between the ends of a pipe, [`Framing::Stream`] (CPython's) for listeners and clients. Each
-//! is in a file of its own; both are written in terms of one blocking send and one blocking receive, [`Port`]'s.
+//! is in a file of its own; both are written in terms of one blocking send and one blocking receive, `Port`'s.
 //!
 //! Invariants:
 //! - A message arrives whole or not at all. One that was begun and can't be finished (an interrupt, the sender's death) breaks the

@@ -4,7 +4,7 @@
 //! own that is a copy of this one (`fork`), a fresh one (`spawn`), or a copy of a clean server (`forkserver`). The methods differ in
 //! one module each; nothing else asks which it is.
 //!
-//! What every child does before anything else, whatever the method ([`child`]):
+//! What every child does before anything else, whatever the method (`child`):
 //! - it asks for SIGKILL at its parent's death, and checks that the parent is still the one it knew;
 //! - it leaves the parent's process group, so that Ctrl-C at a terminal reaches the main process alone;
 //! - its standard input is the null device, and it keeps no descriptor but those that it was given.
