@@ -39,17 +39,24 @@ const SMALL_SESSION: &str = "ulimit -f 600000";
 fn a_thousand_processes_at_once() {
     let text = r#"
         fn wait_for(gate, there) { there.release(); gate.wait(); }
-        let gate = Event();
-        let there = Semaphore(0);
-        let all = [];
-        for i in range(1000) { all.push(spawn(wait_for, [gate, there])); }
-        for p in all { there.acquire(); }
-        print(active_children().len());
-        gate.set();
-        for p in all { p.join(); }
-        print(sum(all.map(|p| p.exitcode)));
+        // Spawned ones are no different, but each needs memory of its own.
+        for method in ["fork", "forkserver"] {
+            let gate = Event();
+            let there = Semaphore(0);
+            let all = [];
+            for i in range(1000) {
+                let p = get_context(method).Process(wait_for, [gate, there]);
+                p.start();
+                all.push(p);
+            }
+            for p in all { there.acquire(); }
+            print(active_children().len());
+            gate.set();
+            for p in all { p.join(); }
+            print(sum(all.map(|p| p.exitcode)));
+        }
     "#;
-    assert_prints(&limited("true", text), "1000\n0\n");
+    assert_prints(&limited("true", text), "1000\n0\n1000\n0\n");
 }
 
 #[test]
