@@ -28,8 +28,8 @@ macro_rules! operations {
 
 operations! {
     // The server's own.
-    Hello "hello", Create "create", Cancel "cancel", Hold "hold", Drop "drop", Lend "lend", Leave "leave",
-    Shutdown "shutdown", Count "number_of_objects",
+    Hello "hello", Create "create", Cancel "cancel", Hold "hold", Drop "drop", Lend "lend", Shutdown "shutdown",
+    Count "number_of_objects", Leave "leave",
     // A method of a script's object, by its name: the first argument.
     Call "call",
     // Containers.
