@@ -396,7 +396,7 @@ mod tests {
                 ("let s = \"ab\"; s *= 2; s", "abab"),
                 (
                     "\"ab\" * 9223372036854775807",
-                    "OverflowError: the repeated value would be too large",
+                    "MemoryError: there is no memory for a value of 18446744073709551614 bytes",
                 ),
                 (
                     "let a = [1, 2]; let x = id(a); let b = 0; x == id(a)",

@@ -7,7 +7,7 @@
 
 use crate::api::type_name;
 use crate::error::{Kind, Result, raise};
-use crate::spelling;
+use crate::{room, spelling};
 use rhai::{Array, Blob, Dynamic, ImmutableString, Map, NativeCallContext};
 
 /// Widths and precisions above this are a mistake, not a wish.
@@ -479,44 +479,32 @@ fn ascii(text: &str) -> String {
 /// Repeats a text, an array or a blob, as `*` does; a negative count means 0.
 ///
 /// # Errors
-/// `OverflowError` where the result could not fit into memory.
+/// `MemoryError` where there is no room for the result.
 pub fn repeat(value: &Dynamic, count: i64) -> Result {
     let count = usize::try_from(count.max(0)).unwrap_or(usize::MAX);
-    // Rust ends a process that asks for more memory than there is: so it is asked for on trial.
-    let has_room = |length: usize, size: usize| {
-        let total = length
-            .checked_mul(count)
-            .filter(|total| *total <= isize::MAX as usize / 64)
-            .ok_or_else(|| raise(Kind::OverflowError, "the repeated value would be too large"))?;
-        Vec::<u8>::new()
-            .try_reserve_exact(total * size)
-            .map_err(|_| {
-                raise(
-                    Kind::MemoryError,
-                    "there is no memory for the repeated value",
-                )
-            })
-    };
     if let Some(text) = value.read_lock::<ImmutableString>() {
-        has_room(text.len(), 1)?;
+        room::ensure(count, text.len())?;
         return Ok(text.repeat(count).into());
     }
     if let Ok(letter) = value.as_char() {
-        has_room(letter.len_utf8(), 1)?;
+        room::ensure(count, letter.len_utf8())?;
         return Ok(letter.to_string().repeat(count).into());
     }
     if let Some(blob) = value.read_lock::<Blob>() {
-        has_room(blob.len(), 1)?;
+        room::ensure(count, blob.len())?;
         return Ok(Dynamic::from_blob(blob.repeat(count)));
     }
     let array = value
         .read_lock::<Array>()
         .map(|array| array.clone())
         .unwrap_or_default();
-    has_room(array.len(), size_of::<Dynamic>())?;
-    Ok(Dynamic::from_array(
-        std::iter::repeat_n(array, count).flatten().collect(),
-    ))
+    let mut all = room::vec(array.len().saturating_mul(count))?;
+    // Nothing as often as can be is nothing.
+    let count = if array.is_empty() { 0 } else { count };
+    for _ in 0..count {
+        all.extend_from_slice(&array);
+    }
+    Ok(Dynamic::from_array(all))
 }
 
 #[cfg(test)]

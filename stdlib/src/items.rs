@@ -5,6 +5,7 @@
 
 use crate::api::type_name;
 use crate::error::{Kind, Result, raise};
+use crate::{range, room};
 use rhai::{
     AST, Array, Blob, Dynamic, EvalAltResult, ImmutableString, Map, NativeCallContext, Scope,
 };
@@ -26,6 +27,13 @@ pub fn collect(ctx: &NativeCallContext<'_>, value: Dynamic) -> Result<Array> {
     let value = value.flatten();
     if value.is_array() {
         return Ok(value.cast::<Array>());
+    }
+    let stepped = || Some(value.read_lock::<range::SteppedRange>()?.len());
+    if let Some(length) = range::length(&value).or_else(stepped) {
+        room::ensure(
+            usize::try_from(length).unwrap_or(usize::MAX),
+            size_of::<Dynamic>(),
+        )?;
     }
     if let Some(range) = value.read_lock::<Range<i64>>() {
         return Ok(range.clone().map(Dynamic::from).collect());

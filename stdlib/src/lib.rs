@@ -45,6 +45,7 @@ pub mod queues;
 pub mod random;
 pub mod range;
 pub mod reference;
+pub mod room;
 pub mod runtime;
 pub mod shared_memory;
 pub mod sharedctypes;
@@ -72,6 +73,7 @@ use rhai::{Engine, NativeCallContext, Token};
 /// Registers every room.
 pub fn register_all(registry: &mut Registry) {
     builtins::register(registry);
+    room::register(registry);
     assertions::register(registry);
     errors::register(registry);
     os::register(registry);

@@ -9,6 +9,7 @@
 use crate::api::{Call, Registry};
 use crate::core_error;
 use crate::error::{Error, Kind, Result, raise};
+use crate::room;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use rhai::{Array, Dynamic, ImmutableString, Map};
@@ -167,6 +168,7 @@ fn register_process(registry: &mut Registry) {
             let size = call.int(0).unwrap_or(0);
             let size = usize::try_from(size)
                 .map_err(|_| raise(Kind::ValueError, "negative argument not allowed"))?;
+            room::ensure(size, 1)?;
             let mut bytes = vec![0; size];
             mphost_core::random::fill(&mut bytes)?;
             Ok(Dynamic::from_blob(bytes))

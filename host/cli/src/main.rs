@@ -11,7 +11,7 @@ mod ui;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::process::ExitCode;
 
 /// Runs Rhai scripts whose tasks run in processes of their own: Python's multiprocessing, its names and its meaning.
@@ -124,7 +124,26 @@ enum Command {
     Man(shell::ManArgs),
 }
 
+/// A text that grows until there is no memory for it is a panic in the library that texts come from (an array is an abort). Nothing goes on after either,
+/// and a panic's usual report needs memory: so it is said in one line, and the end is the same.
+fn end_where_memory_ends() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        let payload = panic.payload();
+        let text = payload
+            .downcast_ref::<&str>()
+            .copied()
+            .or_else(|| payload.downcast_ref::<String>().map(String::as_str));
+        if text.is_some_and(|text| text.contains("allocate memory")) {
+            let _ = std::io::stderr().write_all(b"mphost: memory has run out\n");
+            std::process::abort();
+        }
+        usual(panic);
+    }));
+}
+
 fn main() -> ExitCode {
+    end_where_memory_ends();
     // A process that the host executed itself never gets past this line.
     mphost_stdlib::host::child_entry();
     let cli = parsed(std::env::args_os().collect());

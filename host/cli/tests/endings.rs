@@ -139,6 +139,43 @@ fn nothing_outlives_a_main_process_that_loses_its_terminal() {
 }
 
 #[test]
+fn nothing_outlives_a_main_process_that_runs_out_of_memory() {
+    use std::os::unix::process::ExitStatusExt;
+    for method in METHODS {
+        // It may have some more memory than it has, and no more.
+        let way = "let text = \"x\" * 1000000; loop { text += text; }";
+        let gate = format!("sys::stdin.readline(); {way}");
+        let (_folder, path) = script("tree.rhai", &TREE.replace("WAY", &gate));
+        let mut child = Command::new(env!("CARGO_BIN_EXE_mphost"))
+            .args(["run", "--start-method", method])
+            .arg(&path)
+            // Rust's own report of what it can't allocate would allocate, and hang.
+            .env_remove("RUST_BACKTRACE")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the host starts");
+        let pids = pids_until_ready(&mut child);
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()));
+        let status = status.expect("it runs");
+        let size = status.lines().find_map(|line| line.strip_prefix("VmSize:"));
+        let size = size.and_then(|size| size.split_whitespace().next());
+        let size: u64 = size.expect("in kB").parse().expect("a number");
+        let limited = Command::new("prlimit")
+            .args(["--pid", &child.id().to_string()])
+            .arg(format!("--as={}", (size + 100_000) * 1024))
+            .status()
+            .expect("prlimit");
+        assert!(limited.success());
+        drop(child.stdin.take());
+        let status = child.wait().expect("it ends");
+        assert_eq!(status.signal(), Some(6), "{method}: {status}");
+        assert_all_gone(&pids, "running out of memory");
+    }
+}
+
+#[test]
 fn a_killed_child_takes_its_own_children_along() {
     a_tree_ends(
         "for p in branches { p.kill(); p.join(); }",

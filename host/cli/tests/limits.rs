@@ -39,17 +39,24 @@ const SMALL_SESSION: &str = "ulimit -f 600000";
 fn a_thousand_processes_at_once() {
     let text = r#"
         fn wait_for(gate, there) { there.release(); gate.wait(); }
-        let gate = Event();
-        let there = Semaphore(0);
-        let all = [];
-        for i in range(1000) { all.push(spawn(wait_for, [gate, there])); }
-        for p in all { there.acquire(); }
-        print(active_children().len());
-        gate.set();
-        for p in all { p.join(); }
-        print(sum(all.map(|p| p.exitcode)));
+        // Spawned ones are no different, but each needs memory of its own.
+        for method in ["fork", "forkserver"] {
+            let gate = Event();
+            let there = Semaphore(0);
+            let all = [];
+            for i in range(1000) {
+                let p = get_context(method).Process(wait_for, [gate, there]);
+                p.start();
+                all.push(p);
+            }
+            for p in all { there.acquire(); }
+            print(active_children().len());
+            gate.set();
+            for p in all { p.join(); }
+            print(sum(all.map(|p| p.exitcode)));
+        }
     "#;
-    assert_prints(&limited("true", text), "1000\n0\n");
+    assert_prints(&limited("true", text), "1000\n0\n1000\n0\n");
 }
 
 #[test]
@@ -178,6 +185,177 @@ fn no_descriptor_left() {
         "{stdout}"
     );
     assert_eq!(lines[1..], ["1", "on"]);
+}
+
+/// Everything that takes descriptors is tried with 0 to 11 of them left: it works, or says that there are none left; what was begun is taken back,
+/// and nothing is stuck.
+#[test]
+fn hardly_any_descriptor_left() {
+    let text = r#"
+        fn noop() {}
+        fn answer(c) { c.send("on"); }
+        fn use_queue() { let q = Queue(); q.put(1); q.get(); }
+        fn use_pipe() { let ends = Pipe(); ends[0].send(1); ends[1].recv(); ends[0].close(); ends[1].close(); }
+        fn start(method) {
+            let p = get_context(method).Process(noop);
+            p.start();
+            p.join();
+            if p.exitcode != 0 { throw `started by ${method}, it ends with ${p.exitcode}`; }
+        }
+        fn start_with_pipe(method) {
+            let ends = Pipe();
+            let p = ();
+            try {
+                p = get_context(method).Process(answer, [ends[1]]);
+                p.start();
+                ends[1].close();
+                if ends[0].recv() != "on" { throw "no answer"; }
+            } catch (e) { ends[0].close(); ends[1].close(); throw e; }
+            ends[0].close();
+            p.join();
+            if p.exitcode != 0 { throw `started by ${method} with a pipe, it ends with ${p.exitcode}`; }
+        }
+        fn use_manager() { with Manager() as m { let d = m.dict(); d["a"] = 1; } }
+        fn use_pool() { with Pool(1) as pool { pool.apply(noop); } }
+        fn use_file() { open("/dev/null").close(); }
+        fn use_socket() { socket::socket().close(); }
+        fn use_listener() { mp::connection::Listener(["127.0.0.1", 0]).close(); }
+        fn use_program() { subprocess::run(["true"]); }
+        fn use_memory() { let m = mp::shared_memory::SharedMemory(#{create: true, size: 100}); m.close(); m.unlink(); }
+        fn descriptors() { os::listdir("/proc/self/fd").len() }
+        let uses = [use_queue, use_pipe, use_manager, use_pool, use_file, use_socket, use_listener, use_program, use_memory];
+        for method in ["fork", "spawn", "forkserver"] { uses.push(|| start(method)); uses.push(|| start_with_pipe(method)); }
+        // Once, so that the forkserver is there.
+        for u in uses { u.call(); }
+        let before = descriptors();
+        let refused = 0;
+        for free in range(12) {
+            let held = [];
+            let full = false;
+            while !full { try { held.push(open("/dev/null")); } catch (e) { full = true; } }
+            for i in range(free) { held.pop().close(); }
+            for u in uses {
+                try { u.call(); } catch (e) {
+                    if type_of(e) == "string" || e.type != "OSError" || !e.message.contains("oo many open files") { throw `${free} left: ${e}`; }
+                    refused += 1;
+                }
+            }
+            while held.len() > 0 { held.pop().close(); }
+        }
+        if refused < 20 { throw `only ${refused} were refused`; }
+        for u in uses { u.call(); }
+        if descriptors() != before { throw `${descriptors() - before} descriptors more than before`; }
+        if active_children().len() != 0 { throw "a process is left"; }
+        print("on");
+    "#;
+    assert_prints(&limited("ulimit -n 64", text), "on\n");
+}
+
+/// Uses whatever a program may need of the system.
+const EVERYTHING: &str = r#"
+    fn work(q, a) { a[0] = 7; q.put(os::getpid()); }
+    for method in ["fork", "spawn", "forkserver"] {
+        let q = Queue();
+        let a = Array("i", 100000);
+        let p = get_context(method).Process(work, [q, a]);
+        p.start();
+        if q.get() != p.pid || a[0] != 7 { throw method; }
+        p.join();
+    }
+    with Pool(2) as pool { if pool.map(|x| x * x, [1, 2, 3]) != [1, 4, 9] { throw "Pool"; } }
+    with Manager() as m { let d = m.dict(); d["a"] = 1; if d["a"] != 1 { throw "Manager"; } }
+    let m = mp::shared_memory::SharedMemory(#{create: true, size: 1000000});
+    m.buf[999999] = 1;
+    m.close();
+    m.unlink();
+    let l = mp::connection::Listener();
+    l.close();
+    if subprocess::run(["true"]).returncode != 0 { throw "subprocess"; }
+"#;
+
+/// Runs a script where the file system has been changed by `prepare`, for it alone (unshare(1)): `$0` is a folder for that. Nothing where this system
+/// lets nobody do so.
+fn elsewhere(prepare: &str, text: &str) -> Option<Output> {
+    let may = |options: &[&str]| {
+        let tried = Command::new("unshare").args(options).arg("true").output();
+        tried.is_ok_and(|output| output.status.success())
+    };
+    let options = [
+        &["--mount"][..],
+        &["--user", "--map-root-user", "--mount"][..],
+    ];
+    let Some(options) = options.into_iter().find(|options| may(options)) else {
+        eprintln!("not tested: this system has no namespaces of mounts for its users");
+        return None;
+    };
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("script.rhai");
+    std::fs::write(&path, text).expect("a script in it");
+    let output = Command::new("unshare")
+        .args(options)
+        .args(["/bin/sh", "-c"])
+        .arg(format!("set -e; {prepare}; exec \"$1\" run \"$2\""))
+        .arg(folder.path())
+        .arg(env!("CARGO_BIN_EXE_mphost"))
+        .arg(&path)
+        .stdin(Stdio::null())
+        .output();
+    Some(output.expect("unshare starts"))
+}
+
+#[test]
+fn no_dev_shm() {
+    let without = "mkdir $0/dev; mount -t tmpfs none $0/dev; ln -s /proc/self/fd $0/dev/fd; \
+                   for n in null zero random urandom; do touch $0/dev/$n; mount --bind /dev/$n $0/dev/$n; done; \
+                   mount --bind $0/dev /dev; test ! -e /dev/shm";
+    let text = format!("{EVERYTHING} print(os::path::exists(\"/dev/shm\"));");
+    if let Some(output) = elsewhere(without, &text) {
+        assert_prints(&output, "false\n");
+    }
+}
+
+#[test]
+fn a_working_directory_that_cannot_be_written() {
+    let read_only =
+        "mkdir $0/here; mount --bind $0/here $0/here; mount -o remount,ro,bind $0/here; cd $0/here";
+    let text = format!(
+        "{EVERYTHING} try {{ open(\"x\", \"w\"); }} catch (e) {{ print(`${{e.type}}: ${{e.message}}`); }} print(\"on\");"
+    );
+    if let Some(output) = elsewhere(read_only, &text) {
+        assert_prints(&output, "OSError: Read-only file system: 'x'\non\n");
+    }
+}
+
+#[test]
+fn a_working_directory_that_is_not_there() {
+    let text = format!(
+        "{EVERYTHING} for f in [|| os::getcwd(), || open(\"x\", \"w\")] {{ try {{ f.call(); }} catch (e) {{ print(e.type); }} }} print(\"on\");"
+    );
+    let output = limited(
+        "mkdir -p \"$1.d/d\" && cd \"$1.d/d\" && rm -r \"$1.d\"",
+        &text,
+    );
+    assert_prints(&output, "FileNotFoundError\nFileNotFoundError\non\n");
+}
+
+#[test]
+fn no_room_for_a_value_whose_size_is_a_slip() {
+    let text = r#"
+        fn huge(x) { blob(99999999999999) }
+        for f in [|| blob(99999999999999), || "x" * 99999999999999, || RawArray("d", 99999999999999), || os::urandom(99999999999999)] {
+            try { f.call(); print("made"); } catch (e) { print(e.type); }
+        }
+        let p = spawn(huge, [1]);
+        p.join();
+        print(p.exitcode);
+        with Pool(1) as pool { try { pool.apply(huge, [1]); } catch (e) { print(e.message); } }
+    "#;
+    let output = limited("true", text);
+    assert_prints(
+        &output,
+        "MemoryError\nMemoryError\nMemoryError\nMemoryError\n1\nthere is no memory for a value of 99999999999999 bytes\n",
+    );
+    assert!(String::from_utf8_lossy(&output.stderr).contains("Process Process-1:"));
 }
 
 #[test]

@@ -20,8 +20,10 @@ m.shutdown();
 /// Longer than anything here can take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A client's first request: operation 0 of object 0, with four numbers (who it is, its program) and what it holds.
-const HELLO: &[u8] = &[1, ZERO, ZERO, 10, 5, ZERO, ZERO, ZERO, ZERO, 10, 0];
+/// A client's first request: operation 0 of object 0, with six numbers (who it is, its program, its process) and what it holds.
+const HELLO: &[u8] = &[
+    1, ZERO, ZERO, 10, 7, ZERO, ZERO, ZERO, ZERO, ZERO, ZERO, 10, 0,
+];
 /// How the number 0 is written; the next ones follow.
 const ZERO: u8 = 96;
 /// The operation that every client may ask for, and that ends a server.
@@ -286,7 +288,7 @@ fn a_thousand_clients_are_held_and_two_hundred_served() {
         .map(|number| {
             let mut link = program.client();
             let mut hello = HELLO.to_vec();
-            // The first of the four numbers, so that they are several clients: up to 31 it is one byte.
+            // The first of the numbers, so that they are several clients: up to 31 it is one byte.
             hello[5] = ZERO + (number % 32) as u8;
             link.send(&hello, &[]).expect("it reads");
             receive(&mut link).expect("whether it is of the same program");

@@ -67,6 +67,13 @@ fn a_program_is_listed_and_shown_and_not_disturbed() {
             }
             assert!(begin.elapsed() < PATIENCE, "{text}");
         };
+        // Of the program, and of each process.
+        let with_memory = text.lines().filter(|line| line.ends_with(" MB"));
+        assert_eq!(
+            with_memory.count(),
+            if method == "forkserver" { 5 } else { 4 },
+            "{text}"
+        );
         let processes = if method == "forkserver" { 4 } else { 3 };
         for part in [
             &format!("busy.rhai: {processes} processes, up "),

@@ -16,8 +16,13 @@
 //! its way; from such a moment on nothing inside the program happens any more. What could happen from outside is excluded
 //! beforehand: waits on descriptors, time limits, timers, signals that the script handles.
 //!
-//! A lock counts as an edge to its holder until it is freed for the first time by somebody else than its holder: from then on it
-//! is a signal between processes, which anybody may give.
+//! A recursive lock is its holder's alone to free. A plain one may be freed by anybody who has a handle to it, so that "it waits for the
+//! holder" needs an argument:
+//! - Once somebody else than its holder has freed it, it is a signal between processes, and no edge.
+//! - In a circle with a join in it, it is an edge only if all handles to it are in the circle, or with processes that wait for the circle.
+//!   (Programs that take turns by locks begin so: one process has taken them all and joins the others, who free them for each other.)
+//! - In a circle of locks alone it is one by rule, whoever else has handles: usually that is the process that made the locks, and still
+//!   runs. Two processes that hold and wait for each other's lock, both meant as signals of a third: nobody writes that.
 //!
 //! Invariant: nothing is written but this process's own state, and nobody's lock is taken.
 
@@ -25,7 +30,7 @@ use crate::clock::{self, Deadline};
 use crate::error::CoreError;
 use crate::permit;
 use crate::session::layout::Slot;
-use crate::session::{RawHandle, Session, session};
+use crate::session::{RawHandle, Session, objects, session};
 use crate::snapshot::Snapshot;
 use crate::table::{self, SlotId, SlotStatus, WaitingInfo};
 use crate::wait::{Edge, WaitKind};
@@ -149,6 +154,16 @@ struct Sleeper {
     switches: u64,
 }
 
+/// Who waits, and for what.
+type Waiter = (SlotId, WaitingInfo);
+
+/// Processes around a circle, each waiting for the next.
+struct Circle {
+    members: Vec<Waiter>,
+    /// Others who can't go on before the circle does, and whose standing still is part of the proof.
+    bystanders: Vec<Waiter>,
+}
+
 enum Finding {
     /// Somebody can go on.
     Alive,
@@ -245,8 +260,8 @@ fn live(session: &'static Session, id: SlotId) -> Option<&'static Slot> {
 }
 
 /// The circle of locks and joins that process `start` is part of: who waits, each for the next.
-fn cycle_of(session: &'static Session, start: SlotId) -> Option<Vec<(SlotId, WaitingInfo)>> {
-    let mut chain: Vec<(SlotId, WaitingInfo)> = vec![];
+fn circle_of(session: &'static Session, start: SlotId) -> Option<Vec<Waiter>> {
+    let mut chain: Vec<Waiter> = vec![];
     let mut at = start;
     loop {
         let wait = stuck(live(session, at)?)?;
@@ -262,9 +277,68 @@ fn cycle_of(session: &'static Session, start: SlotId) -> Option<Vec<(SlotId, Wai
     }
 }
 
-/// The one of a cycle whose wait began last.
-fn closer(cycle: &[(SlotId, WaitingInfo)]) -> Option<SlotId> {
-    let last = cycle
+/// The circle that `start` is part of, if nobody else can open it.
+fn closed_circle_of(session: &'static Session, start: SlotId) -> Option<Circle> {
+    let members = circle_of(session, start)?;
+    let joins = members
+        .iter()
+        .any(|(_, wait)| wait.kind == WaitKind::ProcessJoin);
+    let mut bystanders = vec![];
+    if joins {
+        for (_, wait) in members.iter().filter(|(_, w)| w.kind == WaitKind::Lock) {
+            add_bystanders(session, wait.object, &members, &mut bystanders)?;
+        }
+    }
+    Some(Circle {
+        members,
+        bystanders,
+    })
+}
+
+/// Adds those outside of a circle who have a handle to one of its plain locks; `None` if one of them may go on, and free it.
+///
+/// An object's count is never lower than the number of references to it. So where it is the number of those that were found, there
+/// are no others: none in a message, none with a process that is just starting.
+fn add_bystanders(
+    session: &'static Session,
+    lock: u64,
+    members: &[Waiter],
+    bystanders: &mut Vec<Waiter>,
+) -> Option<()> {
+    let lock = RawHandle::from_u64(lock);
+    let count = objects::count_of(session, lock)?;
+    let mut found = 0;
+    for (id, slot) in table::slots(session) {
+        if !objects::is_marked(session, id.index, lock.index) {
+            continue;
+        }
+        found += 1;
+        let known = |all: &[Waiter]| all.iter().any(|(other, _)| *other == id);
+        match table::status_of(slot, id.generation) {
+            SlotStatus::Dead(_) => {}
+            _ if known(members) || known(bystanders) => {}
+            _ => bystanders.push((id, waits_for_one_of(session, id, members)?)),
+        }
+    }
+    (found == count).then_some(())
+}
+
+/// What a process waits for, if that is the end of one of these or a lock that one of these waits for too, or holds and nobody else can free.
+fn waits_for_one_of(
+    session: &'static Session,
+    id: SlotId,
+    members: &[Waiter],
+) -> Option<WaitingInfo> {
+    let wait = stuck(live(session, id)?)?;
+    let (next, _) = waits_for(session, &wait)?;
+    let same_lock = || members.iter().any(|(_, w)| w.object == wait.object);
+    let sound = wait.kind != WaitKind::Lock || same_lock();
+    (sound && members.iter().any(|(member, _)| *member == next)).then_some(wait)
+}
+
+/// The one of a circle whose wait began last.
+fn closer(members: &[Waiter]) -> Option<SlotId> {
+    let last = members
         .iter()
         .max_by_key(|(id, wait)| (wait.since, id.index))?;
     Some(last.0)
@@ -277,7 +351,7 @@ enum Everybody {
     /// All wait for each other, but for helpers that are at work.
     Working,
     /// All wait for each other; helpers wait for them.
-    Stuck(Vec<(SlotId, WaitingInfo)>),
+    Stuck(Vec<Waiter>),
 }
 
 fn everybody(session: &'static Session) -> Everybody {
@@ -310,20 +384,26 @@ fn find(session: &'static Session, deferrals: &mut u32) -> Finding {
     let main = session.main_slot();
     let everybody = everybody(session);
     let all_stuck = matches!(everybody, Everybody::Stuck(_));
-    if let Some(cycle) = cycle_of(session, me) {
+    if let Some(circle) = closed_circle_of(session, me) {
         // Where the main process is stuck in it together with everybody else, the report is the main process's.
-        let mains = all_stuck && cycle.iter().any(|(id, _)| *id == main);
-        let reporter = if mains { Some(main) } else { closer(&cycle) };
+        let mains = all_stuck && circle.members.iter().any(|(id, _)| *id == main);
+        let reporter = if mains {
+            Some(main)
+        } else {
+            closer(&circle.members)
+        };
         match reporter {
             Some(id) if id != me => {
                 table::kick(id);
                 return Finding::Alive;
             }
             _ if mains => {}
-            _ => return gather(session, cycle, true),
+            _ => return gather(session, &circle.members, &circle.bystanders),
         }
     }
     match everybody {
+        // Closed, the circle would be as soon as somebody outside of it ends, or falls asleep: of that it isn't told.
+        Everybody::Alive if circle_of(session, me).is_some() => Finding::Unclear,
         Everybody::Alive => Finding::Alive,
         _ if me != main => {
             table::kick(main);
@@ -331,36 +411,32 @@ fn find(session: &'static Session, deferrals: &mut u32) -> Finding {
         }
         Everybody::Working => Finding::Unclear,
         Everybody::Stuck(members) => {
-            // Who has closed a cycle goes on with an error, and so do others then.
-            let others_cycle = members.iter().any(|(id, _)| {
-                cycle_of(session, *id).is_some_and(|cycle| cycle.iter().all(|(id, _)| *id != main))
+            // Who has closed a circle goes on with an error, and so do others then.
+            let others_circle = members.iter().any(|(id, _)| {
+                closed_circle_of(session, *id)
+                    .is_some_and(|circle| circle.members.iter().all(|(id, _)| *id != main))
             });
-            if others_cycle && *deferrals < DEFERRALS {
+            if others_circle && *deferrals < DEFERRALS {
                 *deferrals += 1;
                 return Finding::Unclear;
             }
-            gather(session, members, false)
+            gather(session, &[], &members)
         }
     }
 }
 
 /// What proves that all of these sleep; unclear if one doesn't.
-fn gather(
-    session: &'static Session,
-    members: Vec<(SlotId, WaitingInfo)>,
-    is_cycle: bool,
-) -> Finding {
-    let cycle = if is_cycle {
-        members.iter().map(|(id, _)| *id).collect()
-    } else {
-        vec![]
-    };
-    let sleepers: Option<Vec<Sleeper>> = members
+fn gather(session: &'static Session, circle: &[Waiter], others: &[Waiter]) -> Finding {
+    let sleepers: Option<Vec<Sleeper>> = circle
         .iter()
+        .chain(others)
         .map(|(id, wait)| sleeper(session, *id, wait))
         .collect();
     match sleepers {
-        Some(sleepers) => Finding::Stuck(Evidence { cycle, sleepers }),
+        Some(sleepers) => Finding::Stuck(Evidence {
+            cycle: circle.iter().map(|(id, _)| *id).collect(),
+            sleepers,
+        }),
         None => Finding::Unclear,
     }
 }

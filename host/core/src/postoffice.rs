@@ -6,7 +6,7 @@
 //! taking it (which duplicates the descriptors: MSG_PEEK and SO_PEEK_OFF, unix(7), socket(7)), so a reader that is killed loses nothing.
 //!
 //! Invariant: whether a packet is still wanted follows from its queue alone: not, once the item
-//! was taken or the queue is gone. So nothing about packets has to be repaired, and unwanted ones are swept
+//! was taken, the queue is gone, or the item isn't there and nobody is putting it. So nothing about packets has to be repaired, and unwanted ones are swept
 //! away by whoever comes next: descriptors don't linger, and ends of pipes are seen to close.
 
 use crate::error::{CoreError, Result};
@@ -82,7 +82,7 @@ impl Packet {
         }
     }
 
-    fn is_wanted(self, session: &Session) -> bool {
+    fn is_wanted(self, session: &'static Session) -> bool {
         queue::has_item(session, self.queue, self.seq)
     }
 }
@@ -184,7 +184,7 @@ impl Sockets {
 
     /// Takes unwanted packets away, if `key` isn't among the first of them, wherever they stand.
     /// The desk is locked.
-    fn sweep_after(&self, session: &Session, key: Option<u64>) -> Result<()> {
+    fn sweep_after(&self, session: &'static Session, key: Option<u64>) -> Result<()> {
         while let Some((packet, _)) = self.peek(0, false)?.filter(|(p, _)| !p.is_wanted(session)) {
             self.pop()?;
             let packets = &session.desk().packets;
@@ -197,7 +197,7 @@ impl Sockets {
     }
 
     /// Takes unwanted packets away. The desk is locked.
-    fn sweep(&self, session: &Session) -> Result<()> {
+    fn sweep(&self, session: &'static Session) -> Result<()> {
         let desk = session.desk();
         let wanted: Vec<bool> = self
             .list()?
@@ -248,7 +248,7 @@ pub fn attach(fds: [OwnedFd; 2]) {
 /// Keeps duplicates of `fds` for item number `seq` of `queue`, which is about to be put: the key
 /// to find them by.
 pub(crate) fn send(
-    session: &Session,
+    session: &'static Session,
     queue: RawHandle,
     seq: u64,
     fds: &[BorrowedFd<'_>],
@@ -311,7 +311,7 @@ pub(crate) fn look(session: &Session, key: u64) -> Result<Vec<OwnedFd>> {
 }
 
 /// Closes what no item needs any more; `key` is what has just been taken, if that was the reason.
-pub(crate) fn sweep(session: &Session, key: Option<u64>) -> Result<()> {
+pub(crate) fn sweep(session: &'static Session, key: Option<u64>) -> Result<()> {
     let desk = session.desk();
     if desk.packets.load(SeqCst) == 0 {
         return Ok(());

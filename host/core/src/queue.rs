@@ -418,12 +418,30 @@ fn parse(session: &Session, at: Place, seq: u64) -> Result<(Item<'static>, Place
     ))
 }
 
-/// Whether item number `seq` of a queue may still be taken.
-pub(crate) fn has_item(session: &Session, queue: RawHandle, seq: u64) -> bool {
-    session.entry(queue.index).is_some_and(|entry| {
-        entry.generation.load(SeqCst) == queue.generation
-            && entry.body::<Body>().gets.count.load(SeqCst) <= seq
-    })
+/// Whether item number `seq` of a queue may still be taken: it is there, or somebody is just putting it.
+pub(crate) fn has_item(session: &'static Session, queue: RawHandle, seq: u64) -> bool {
+    let Some(entry) = session.entry(queue.index) else {
+        return false;
+    };
+    if entry.generation.load(SeqCst) != queue.generation {
+        return false;
+    }
+    let body: &'static Body = entry.body();
+    let is_put = || body.puts.count.load(SeqCst) > seq;
+    if body.gets.count.load(SeqCst) > seq {
+        return false;
+    }
+    // Who was to put it, and isn't at it any more, has died at it.
+    is_put()
+        || match body
+            .put
+            .mutex
+            .try_lock(|| body.repair_put(session, queue.index))
+        {
+            Ok(Some(_guard)) => is_put(),
+            Ok(None) => true,
+            Err(_) => false,
+        }
 }
 
 /// What a queue's numbers say, for pictures of the session.

@@ -334,6 +334,26 @@ pub fn status(slot: SlotId) -> SlotStatus {
         .map_or(SlotStatus::Gone, |s| status_of(s, slot.generation))
 }
 
+/// How a process ended, as far as that can still be told: by the table, even a while after it was released, or by the kernel as long as
+/// nobody has reaped it. `pid` is its process id.
+#[must_use]
+pub fn last_status(id: SlotId, pid: i32) -> Option<ExitStatus> {
+    let slot = session().slot(id.index)?;
+    let noted = || match status_of(slot, id.generation) {
+        SlotStatus::Dead(status) => Some(status),
+        _ => {
+            let status = slot.status.load(SeqCst);
+            // While it is being taken for another process, 0 stands there.
+            let free = slot.state.load(SeqCst) == pack(id.generation, FREE);
+            (free && status != 0).then_some(ExitStatus(status))
+        }
+    };
+    // Noted before it is reaped: so where the kernel doesn't know it any more, the table does.
+    noted()
+        .or_else(|| sys::process::zombie_status(pid).map(ExitStatus))
+        .or_else(noted)
+}
+
 /// The process id, once it runs.
 #[must_use]
 pub fn pid(slot: SlotId) -> Option<i32> {

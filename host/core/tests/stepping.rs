@@ -4,154 +4,24 @@
 //! object as it was before the operation or as it is after it, and be able to use it. Repeated for one number of instructions after
 //! another, until the operation comes to its end.
 //!
-//! An operation has thousands of instructions, and each number needs a victim of its own: so only some are tried, others in each run.
-//! `MPHOST_STEPS=all` tries all of them, `MPHOST_STEPS=N` about N for each operation.
+//! `common/stepping.rs` says how, and how often; `stepping_tables.rs` has the operations on what is behind the objects.
 
 #![allow(clippy::unwrap_used, clippy::undocumented_unsafe_blocks, missing_docs)]
 
 mod common;
+use common::stepping::*;
 use common::*;
 use mphost_core::CoreError;
 use mphost_core::barrier::Barrier;
-use mphost_core::clock::{self, Deadline};
+use mphost_core::clock::Deadline;
 use mphost_core::condition::{AnyLock, Condition};
 use mphost_core::event::Event;
 use mphost_core::permit::{BoundedSemaphore, Lock, RLock, Semaphore};
 use mphost_core::queue::Queue;
-use mphost_core::session::{ObjectKind, session};
+use mphost_core::session::ObjectKind;
 use mphost_core::shared::Block;
-use mphost_core::signals;
 use mphost_core::table::{self, SlotId};
-use nix::sys::signal::Signal;
-use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::Pid;
 use std::time::Duration;
-
-/// How many numbers of instructions are tried for each operation, unless told otherwise.
-const TRIES: u64 = 20;
-
-fn request(what: libc::c_uint, pid: Pid, signal: i32) {
-    let result = unsafe { libc::ptrace(what, pid.as_raw(), 0, signal) };
-    assert_eq!(result, 0, "ptrace: {}", std::io::Error::last_os_error());
-}
-
-/// Runs `ready`, then `steps` instructions of `operation`, in a process that is killed then; or all of it: true.
-fn kill_after(steps: u64, ready: &dyn Fn(), operation: &dyn Fn()) -> (bool, u64) {
-    let mut victim = SlotId::NONE;
-    let mut taken = 0;
-    // Deaths are noticed afterwards: a victim that is stopped must not be mistaken for one.
-    let finished = signals::blocked(|| {
-        victim = start("victim", || {
-            assert_eq!(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) }, 0);
-            ready();
-            nix::sys::signal::raise(Signal::SIGSTOP).unwrap();
-            operation();
-            nix::sys::signal::raise(Signal::SIGSTOP).unwrap();
-            unreachable!("it is killed");
-        });
-        let pid = Pid::from_raw(table::pid(victim).unwrap());
-        let next = || match waitpid(pid, None).unwrap() {
-            WaitStatus::Stopped(_, signal) => signal,
-            other => panic!("the victim failed: {other:?}"),
-        };
-        let mut signal = next();
-        while signal != Signal::SIGSTOP {
-            request(libc::PTRACE_CONT, pid, signal as i32);
-            signal = next();
-        }
-        let mut pass = 0;
-        let mut finished = false;
-        while taken < steps && !finished {
-            request(libc::PTRACE_SINGLESTEP, pid, pass);
-            taken += 1;
-            pass = 0;
-            match next() {
-                Signal::SIGTRAP => {}
-                Signal::SIGSTOP => finished = true,
-                other => pass = other as i32,
-            }
-        }
-        kill(victim);
-        finished
-    });
-    assert_eq!(finish(victim).code(), -9);
-    (finished, taken)
-}
-
-/// Kills victims all over an operation. `prepare` comes before each and `check` after each, here; `check` is told whether the victim had
-/// come to its operation's end.
-fn step_through(
-    name: &str,
-    prepare: &dyn Fn(),
-    ready: &dyn Fn(),
-    operation: &dyn Fn(),
-    check: &dyn Fn(bool),
-) {
-    prepare();
-    let (finished, length) = kill_after(u64::MAX, ready, operation);
-    assert!(finished);
-    check(true);
-    let tries = match std::env::var("MPHOST_STEPS").as_deref() {
-        Ok("all") => length,
-        Ok(number) => number.parse().unwrap(),
-        Err(_) => TRIES,
-    };
-    let stride = (length / tries.max(1)).max(1);
-    let mut steps = clock::now() / 1000 % stride;
-    let mut tried = 0;
-    while steps < length {
-        prepare();
-        let (finished, _) = kill_after(steps, ready, operation);
-        // Should the check fail or hang, this is what says where.
-        SETTING.set(format!(
-            "{name} killed after {steps} of {length} instructions"
-        ));
-        check(finished);
-        steps += stride;
-        tried += 1;
-    }
-    println!("{name}: {tried} kills in {length} instructions");
-}
-
-thread_local! {
-    static SETTING: std::cell::RefCell<String> = const { std::cell::RefCell::new(String::new()) };
-}
-
-fn setting() -> String {
-    SETTING.with_borrow(Clone::clone)
-}
-
-/// A lock of this process's, whoever died with it.
-fn acquire(lock: &AnyLock) {
-    loop {
-        match lock.acquire(long(), P) {
-            Ok(taken) => return assert!(taken, "{}", setting()),
-            Err(CoreError::OwnerDied { exitcode: -9, .. }) => {
-                let recovered = match lock {
-                    AnyLock::Lock(lock) => lock.recover(),
-                    AnyLock::RLock(lock) => lock.recover(),
-                };
-                assert!(recovered.unwrap(), "{}", setting());
-            }
-            Err(e) => panic!("{e}: {}", setting()),
-        }
-    }
-}
-
-fn items(queue: &Queue) -> Vec<Vec<u8>> {
-    let mut all = vec![];
-    loop {
-        match queue.get(Deadline::NOW, P, |item| item.payload.to_vec()) {
-            Ok(item) => all.push(item),
-            Err(CoreError::Empty) => return all,
-            Err(e) => panic!("{e}: {}", setting()),
-        }
-    }
-}
-
-fn put(queue: &Queue, item: &[u8]) {
-    queue.put(item, &[], 0, long(), P).unwrap();
-}
 
 #[test]
 fn queues() {
@@ -202,6 +72,63 @@ fn queues() {
 }
 
 #[test]
+fn queues_that_are_waited_for() {
+    use mphost_core::wait::WaitKind;
+    in_session(|| {
+        // Waits that end at their time limit: all the steps of publishing them, and of taking that back.
+        let soon = || Deadline::after(Duration::from_micros(50));
+        let queue = Queue::create(ObjectKind::Queue, 1, P).unwrap();
+        let get = || assert_eq!(queue.get(soon(), P, |_| ()), Err(CoreError::Empty));
+        step_through("get in vain", &|| {}, &get, &get, &|_| {
+            put(&queue, b"1");
+            assert_eq!(items(&queue), [b"1"], "{}", setting());
+        });
+        let full = || put(&queue, b"1");
+        let put_in_vain = || assert_eq!(queue.put(b"2", &[], 0, soon(), P), Err(CoreError::Full));
+        step_through("put in vain", &full, &put_in_vain, &put_in_vain, &|_| {
+            assert_eq!(items(&queue), [b"1"], "{}", setting());
+        });
+
+        // What a dead one has put is counted as work that isn't done, or isn't there.
+        let queue = Queue::create(ObjectKind::JoinableQueue, 0, P).unwrap();
+        let counted = |_| {
+            let there = items(&queue).len();
+            for _ in 0..there {
+                queue.task_done().unwrap();
+            }
+            assert!(queue.task_done().is_err(), "{}", setting());
+            assert!(queue.join(long(), P).unwrap(), "{}", setting());
+        };
+        step_through(
+            "put of work",
+            &|| {},
+            &|| {},
+            &|| put(&queue, b"1"),
+            &counted,
+        );
+        let waiter = Waiter::start(|| assert!(queue.join(Deadline::NEVER, P).unwrap()));
+        let one = || {
+            put(&queue, b"1");
+            items(&queue);
+            waiter.send(WaitKind::QueueJoin);
+        };
+        step_through(
+            "task_done",
+            &one,
+            &|| {},
+            &|| queue.task_done().unwrap(),
+            &|finished| {
+                // Where it was counted, its death woke the waiter.
+                let again = queue.task_done();
+                assert!(again.is_err() || !finished, "{}", setting());
+                assert!(waiter.went_on(long()), "{}", setting());
+            },
+        );
+        waiter.end();
+    });
+}
+
+#[test]
 fn locks() {
     in_session(|| {
         let lock = || AnyLock::Lock(Lock::create(P).unwrap());
@@ -221,6 +148,12 @@ fn locks() {
             let held = || acquire(&lock);
             let release = || lock.release().unwrap();
             step_through("release", &|| {}, &held, &release, &usable);
+            if let AnyLock::RLock(_) = lock {
+                let again = || acquire(&lock);
+                step_through("acquire again", &|| {}, &held, &again, &usable);
+                let twice = || (0..2).for_each(|_| acquire(&lock));
+                step_through("release of two", &|| {}, &twice, &release, &usable);
+            }
         }
     });
 }
@@ -442,31 +375,5 @@ fn barriers() {
         let fresh = || barrier.reset().unwrap();
         step_through("a wait that is given up", &fresh, &|| {}, &first, &usable);
         waiter.end();
-    });
-}
-
-#[test]
-fn objects() {
-    in_session(|| {
-        let make = || {
-            let lock = Lock::create(P).unwrap();
-            let block = Block::create(5000, P).unwrap();
-            drop((lock, block));
-        };
-        let before = session().usage().unwrap();
-        let check = |_| {
-            // The tables can be used, and what the dead one had made is gone, but perhaps for what it was just making.
-            make();
-            let after = session().usage().unwrap();
-            assert_eq!(after.processes, before.processes, "{}", setting());
-        };
-        step_through("create and drop", &|| {}, &make, &make, &check);
-        let after = session().usage().unwrap();
-        let kills = if std::env::var("MPHOST_STEPS").is_ok() {
-            1 << 20
-        } else {
-            TRIES as usize + 2
-        };
-        assert!(after.objects <= before.objects + kills, "{after:?}");
     });
 }

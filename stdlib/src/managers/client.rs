@@ -123,6 +123,22 @@ pub(super) fn flush_all() {
     }
 }
 
+/// Says to all servers that this process ends well: what it hasn't given back it just keeps.
+pub(super) fn take_leave() {
+    CLIENTS.with_borrow(|clients| {
+        for client in clients.values() {
+            if let Some(channel) = client.idle.borrow_mut().first_mut() {
+                message::with_encoder(|encoder| {
+                    head(encoder, Op::Leave, 0);
+                    channel.link.enqueue(encoder.bytes());
+                });
+                // A server that doesn't listen isn't waited for.
+                let _ = channel.link.flush();
+            }
+        }
+    });
+}
+
 /// The client whose request is being written, or whose answer is being read.
 pub(super) fn in_exchange() -> Option<Rc<Client>> {
     EXCHANGE.with_borrow(Option::clone)
@@ -311,8 +327,10 @@ impl Client {
             writer.int(Op::Hello as i64);
             writer.int(0);
             let nested = "two levels are never too deep";
-            writer.begin_array(5).expect(nested);
-            for number in [first, second, system, inode] {
+            writer.begin_array(7).expect(nested);
+            let slot = session().me().to_u64().cast_signed();
+            let pid = i64::from(std::process::id());
+            for number in [first, second, system, inode, slot, pid] {
                 writer.int(number);
             }
             writer.begin_array(held.len()).expect(nested);

@@ -52,6 +52,11 @@ pub(crate) fn flush() {
     client::flush_all();
 }
 
+/// Says to servers that this process ends with exit code 0, as the last thing.
+pub(crate) fn take_leave() {
+    client::take_leave();
+}
+
 /// A context for calls that Rhai didn't make: from a conversion, an iterator, an object that is dropped.
 fn with_context<R>(work: impl FnOnce(&NativeCallContext<'_>) -> R) -> R {
     let runtime = runtime();

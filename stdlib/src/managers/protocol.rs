@@ -29,7 +29,7 @@ macro_rules! operations {
 operations! {
     // The server's own.
     Hello "hello", Create "create", Cancel "cancel", Hold "hold", Drop "drop", Lend "lend", Shutdown "shutdown",
-    Count "number_of_objects",
+    Count "number_of_objects", Leave "leave",
     // A method of a script's object, by its name: the first argument.
     Call "call",
     // Containers.
@@ -43,7 +43,7 @@ operations! {
     // Namespaces, values.
     GetAttr "__getattribute__", SetAttr "__setattr__", DelAttr "__delattr__", Set "set",
     // Synchronisation.
-    Acquire "acquire", Release "release", Locked "locked", Wait "wait", Notify "notify", NotifyAll "notify_all",
+    Acquire "acquire", Release "release", Recover "recover", Locked "locked", Wait "wait", Notify "notify", NotifyAll "notify_all",
     IsSet "is_set", Reset "reset", Abort "abort", Parties "parties", Waiting "n_waiting", Broken "broken",
     // Queues.
     Put "put", TaskDone "task_done", Join "join", QSize "qsize", Empty "empty", Full "full",
@@ -67,7 +67,7 @@ impl Op {
     pub(super) const fn is_one_way(self) -> bool {
         matches!(
             self,
-            Op::Hello | Op::Cancel | Op::Hold | Op::Drop | Op::Lend
+            Op::Hello | Op::Cancel | Op::Hold | Op::Drop | Op::Lend | Op::Leave
         )
     }
 }

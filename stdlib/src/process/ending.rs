@@ -79,6 +79,9 @@ pub fn finish(
             format!("process exiting with exitcode {code}")
         });
     }
+    if code == 0 {
+        crate::managers::take_leave();
+    }
     code
 }
 

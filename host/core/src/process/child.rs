@@ -39,26 +39,39 @@ pub(super) fn run_copy(job: &Job<'_>, enter: Enter<'_>) -> ! {
     let (given, kept) = job
         .fds
         .split_at(job.fds.len() - job.kept.min(job.fds.len()));
+    let close_all_but = |these: &mut dyn Iterator<Item = RawFd>| {
+        let mut keep: Vec<RawFd> = these.collect();
+        keep.extend(kept.iter().map(AsRawFd::as_raw_fd));
+        keep.extend(super::inherited().iter().map(AsRawFd::as_raw_fd));
+        close_others(&mut keep);
+    };
     // The originals of what it was given are in values of the parent, which a copy can't reach: duplicates are its own.
-    let own: Result<Vec<OwnedFd>> = given
-        .iter()
-        .map(|fd| {
-            fd.try_clone_to_owned()
-                .map_err(|e| io("fcntl(F_DUPFD_CLOEXEC)", &e))
-        })
-        .collect();
-    let code = match own {
-        Ok(own) => {
-            let mut keep: Vec<RawFd> = own.iter().map(AsRawFd::as_raw_fd).collect();
-            keep.extend(kept.iter().map(AsRawFd::as_raw_fd));
-            keep.extend(super::inherited().iter().map(AsRawFd::as_raw_fd));
-            close_others(&mut keep);
-            match settle() {
-                Ok(()) => enter(own),
-                Err(_) => START_FAILED,
-            }
+    let duplicate = || -> Result<Vec<OwnedFd>> {
+        given
+            .iter()
+            .map(|fd| {
+                fd.try_clone_to_owned()
+                    .map_err(|e| io("fcntl(F_DUPFD_CLOEXEC)", &e))
+            })
+            .collect()
+    };
+    let own = duplicate().or_else(|_| {
+        // The parent has used up its descriptors. This process needs few of them.
+        close_all_but(&mut given.iter().map(AsRawFd::as_raw_fd));
+        duplicate()
+    });
+    let settled = own.and_then(|own| {
+        close_all_but(&mut own.iter().map(AsRawFd::as_raw_fd));
+        settle().map(|()| own)
+    });
+    let code = match settled {
+        Ok(own) => enter(own),
+        Err(error) => {
+            let text = format!("mphost: a process couldn't begin: {error}\n");
+            // Nobody is left to be told where that fails.
+            let _ = nix::unistd::write(std::io::stderr(), text.as_bytes());
+            START_FAILED
         }
-        Err(_) => START_FAILED,
     };
     exit_now(code)
 }

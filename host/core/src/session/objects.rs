@@ -363,8 +363,15 @@ fn unmark(session: &Session, slot: u32, index: u32) -> bool {
     session.held_map(slot)[index as usize / 64].fetch_and(!bit, SeqCst) & bit != 0
 }
 
-fn is_marked(session: &Session, slot: u32, index: u32) -> bool {
+/// Whether a process holds a reference.
+pub(crate) fn is_marked(session: &Session, slot: u32, index: u32) -> bool {
     session.held_map(slot)[index as usize / 64].load(SeqCst) & (1 << (index % 64)) != 0
+}
+
+/// How many references there are to an object, those of messages included; never less. `None` if it is gone.
+pub(crate) fn count_of(session: &Session, handle: RawHandle) -> Option<u64> {
+    let entry = session.live_entry(handle).ok()?;
+    Some(entry.refs.load(SeqCst).into())
 }
 
 /// The indices of all objects that a process holds.
@@ -452,7 +459,7 @@ fn drop_reference(session: &Session, handle: RawHandle) {
     }
     if queues {
         // Their items' descriptors.
-        let _ = postoffice::sweep(session, None);
+        let _ = postoffice::sweep(super::session(), None);
     }
 }
 

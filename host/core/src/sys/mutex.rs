@@ -42,7 +42,22 @@ impl RobustMutex {
     pub(crate) fn lock(&self, repair: impl FnOnce()) -> Result<Guard<'_>> {
         // SAFETY: the mutex was initialised when its structure was made; a damaged one gives an
         // error code.
-        match unsafe { libc::pthread_mutex_lock(self.0.get()) } {
+        let answer = unsafe { libc::pthread_mutex_lock(self.0.get()) };
+        self.locked(answer, repair)
+    }
+
+    /// The same without waiting: `None` if it is locked by a living process, this one included.
+    pub(crate) fn try_lock(&self, repair: impl FnOnce()) -> Result<Option<Guard<'_>>> {
+        // SAFETY: as above.
+        match unsafe { libc::pthread_mutex_trylock(self.0.get()) } {
+            libc::EBUSY => Ok(None),
+            answer => self.locked(answer, repair).map(Some),
+        }
+    }
+
+    #[inline]
+    fn locked(&self, answer: libc::c_int, repair: impl FnOnce()) -> Result<Guard<'_>> {
+        match answer {
             0 => Ok(Guard(self)),
             libc::EOWNERDEAD => {
                 let guard = Guard(self);

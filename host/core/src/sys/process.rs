@@ -94,6 +94,17 @@ pub(crate) fn has_ended(pid: i32) -> bool {
     }
 }
 
+/// The wait status of a process that has ended and isn't reaped (its state and its last field in /proc/PID/stat, proc(5)).
+pub(crate) fn zombie_status(pid: i32) -> Option<i32> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, rest) = stat.rsplit_once(") ")?;
+    let mut fields = rest.split_ascii_whitespace();
+    if fields.next()? != "Z" {
+        return None;
+    }
+    fields.next_back()?.parse().ok()
+}
+
 /// Sends a signal; async-signal-safe. Whoever is gone already needs none.
 pub(crate) fn kill(pid: i32, signo: i32) {
     // SAFETY: kill takes two numbers.

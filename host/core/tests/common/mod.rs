@@ -11,6 +11,7 @@
 )]
 
 pub mod connections;
+pub mod stepping;
 
 use mphost_core::clock::Deadline;
 use mphost_core::position::Position;

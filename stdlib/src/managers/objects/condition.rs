@@ -10,7 +10,7 @@ use super::{Args, Object, Outcome, Ticket, Turn, Verdict, Why, int, seconds};
 use crate::error::{Kind, Result, raise};
 use crate::managers::protocol::Op;
 use crate::managers::proxy::Proxy;
-use crate::managers::server::{ClientId, Server};
+use crate::managers::server::{Grip, Server};
 use mphost_core::clock::Deadline;
 use rhai::Dynamic;
 use std::collections::VecDeque;
@@ -19,7 +19,7 @@ use std::rc::Rc;
 /// A client that waits, and how often it held the lock.
 struct Sleeper {
     ticket: Ticket,
-    client: ClientId,
+    grip: Grip,
     count: u64,
 }
 
@@ -64,13 +64,13 @@ impl Condition {
 fn wake(lock: &SharedLock, sleeper: Sleeper, then: Verdict, turn: &mut Turn<'_>) {
     let Sleeper {
         ticket,
-        client,
+        grip,
         count,
     } = sleeper;
     lock.borrow_mut().give_to(
         Waiter {
             ticket,
-            client,
+            grip,
             count,
             then,
             waking: true,
@@ -95,10 +95,15 @@ impl Object for Condition {
             Op::Wait => {
                 owned("wait")?;
                 let timeout = seconds(&args, 0);
-                let count = self.lock.borrow_mut().release_all(turn);
+                let mine = turn.grip(&Args::new());
+                let held = self.lock.borrow_mut().release_all(turn);
+                let (grip, count) = match held {
+                    Some((held, count)) => (mine.since(&held), count),
+                    None => (mine, 1),
+                };
                 self.sleepers.push_back(Sleeper {
                     ticket: turn.ticket,
-                    client: turn.client,
+                    grip,
                     count,
                 });
                 Ok(Outcome::Wait(Deadline::from_timeout(true, timeout)))
@@ -135,6 +140,10 @@ impl Object for Condition {
             return;
         }
         self.lock.borrow_mut().expire(ticket, why, turn);
+    }
+
+    fn poke(&mut self, turn: &mut Turn<'_>) {
+        self.lock.borrow_mut().pass_on(turn);
     }
 
     fn lock(&self) -> Option<SharedLock> {
@@ -207,5 +216,27 @@ mod tests {
         assert_eq!(bench.says(3, Op::Release, vec![]), "");
         assert!(bench.answers().is_empty());
         assert_eq!(bench.says(3, Op::Locked, vec![]), "false");
+    }
+
+    #[test]
+    fn who_wakes_for_a_dead_ones_lock_is_told() {
+        let mut bench = bench();
+        assert_eq!(bench.says(1, Op::Acquire, vec![]), "true");
+        assert_eq!(bench.says(1, Op::Wait, vec![]), "waits");
+        assert_eq!(bench.says(2, Op::Acquire, vec![]), "true");
+        assert_eq!(bench.says(2, Op::Notify, vec![]), "");
+        bench.ends(2, false);
+        let answers = bench.answers();
+        assert!(answers[0].starts_with("1: OwnerDiedError: "), "{answers:?}");
+        assert_eq!(bench.says(1, Op::Recover, vec![]), "true");
+        // One whose wait ends afterwards finds it the same way.
+        assert_eq!(bench.says(1, Op::Acquire, vec![]), "true");
+        assert_eq!(bench.says(1, Op::Wait, vec![]), "waits");
+        assert_eq!(bench.says(3, Op::Acquire, vec![]), "true");
+        bench.ends(3, false);
+        assert!(bench.answers().is_empty());
+        bench.expire(1, Why::Timeout);
+        let answers = bench.answers();
+        assert!(answers[0].starts_with("1: OwnerDiedError: "), "{answers:?}");
     }
 }

@@ -200,16 +200,10 @@ impl Object for List {
             Op::Repeat => {
                 let times = usize::try_from(int(&args, 0).ok_or_else(malformed)?).unwrap_or(0);
                 let once = self.items.clone();
-                let total = once
-                    .len()
-                    .checked_mul(times)
-                    .filter(|total| *total <= MOST_ITEMS);
-                total.ok_or_else(|| {
-                    raise(
-                        Kind::MemoryError,
-                        format!("a list of {} times {times} items", once.len()),
-                    )
-                })?;
+                let total = once.len().saturating_mul(times);
+                crate::room::ensure(total, size_of::<Dynamic>())?;
+                // Nothing as often as can be is nothing.
+                let times = if total == 0 { 0 } else { times };
                 self.items.clear();
                 for _ in 0..times {
                     self.items.extend(once.iter().cloned());
@@ -223,9 +217,6 @@ impl Object for List {
         value(result)
     }
 }
-
-/// A slip of the finger (`l *= 10000000000`) shall not take the machine's memory.
-const MOST_ITEMS: usize = 1 << 32;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

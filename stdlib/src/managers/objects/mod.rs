@@ -22,11 +22,12 @@ mod testing;
 mod values;
 
 use super::protocol::{Op, Status, Tag};
-use super::server::{Args, ClientId, Server};
+use super::server::{Args, ClientId, Grip, Server};
 use crate::convert::Encoder;
 use crate::error::{Error, Kind, Result, ScriptError, raise};
 use crate::queue::{Discipline, LocalQueue};
 use mphost_core::clock::Deadline;
+use mphost_core::position::Position;
 use rhai::{Array, Dynamic, NativeCallContext};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -151,6 +152,12 @@ impl Turn<'_> {
             .value()
     }
 
+    /// What the client has in its hand if it gets it now: an `acquire`'s third argument says where it was asked for.
+    pub(super) fn grip(&self, args: &Args) -> Grip {
+        let place = int(args, 2).unwrap_or(0).cast_unsigned();
+        Grip::new(self.server.holder(self.client), Position::from_bits(place))
+    }
+
     /// Ends another operation's wait.
     pub(super) fn answer(&mut self, ticket: Ticket, verdict: Verdict) {
         self.answers.push((ticket, verdict));
@@ -186,7 +193,7 @@ pub(super) trait Object {
     /// Takes a waiting operation back.
     fn expire(&mut self, _ticket: Ticket, _why: Why, _turn: &mut Turn<'_>) {}
 
-    /// Something outside may have made waiting operations possible: a pool has finished a task.
+    /// Something outside may have made waiting operations possible, or vain: a pool has finished a task, a holder of locks is dead.
     fn poke(&mut self, _turn: &mut Turn<'_>) {}
 
     /// Whether it is to be poked.

@@ -37,6 +37,7 @@ impl<O: Object> Bench<O> {
     }
 
     fn turn<R>(&mut self, client: u64, act: impl FnOnce(&mut O, &mut Turn<'_>) -> R) -> R {
+        self.server.introduce(client, pid(client), None);
         let global = self.engine.new_global_runtime_state();
         let script =
             NativeCallContext::new_with_all_fields(&self.engine, "", None, &global, Position::NONE);
@@ -97,6 +98,16 @@ impl<O: Object> Bench<O> {
         });
     }
 
+    /// A client's process is found to have ended, well or badly.
+    pub(in super::super) fn ends(&mut self, client: u64, well: bool) {
+        let holder = self.server.holder(client);
+        if well {
+            holder.takes_leave();
+        }
+        holder.write_end();
+        self.turn(0, |object, turn| object.poke(turn));
+    }
+
     /// The answers since the last look, with the clients that got them: `2: true`.
     pub(in super::super) fn answers(&mut self) -> Vec<String> {
         let answers = std::mem::take(&mut self.answers);
@@ -110,6 +121,10 @@ impl<O: Object> Bench<O> {
             .map(|(ticket, verdict)| format!("{}: {}", ticket.request, text(verdict)))
             .collect()
     }
+}
+
+fn pid(client: u64) -> i32 {
+    i32::try_from(client).expect("a small number") + 100
 }
 
 fn ticket(client: u64) -> Ticket {

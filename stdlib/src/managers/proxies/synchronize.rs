@@ -7,12 +7,21 @@ use super::{
 };
 use crate::api::{Call, Registry};
 use crate::error::Result;
-use crate::{handle, with};
+use crate::{handle, places, with};
 use mphost_core::clock::Deadline;
 use rhai::Dynamic;
 
 const ACQUIRE: &str = "Takes it, waiting if need be: at most `timeout` seconds, or not at all if `block` is false. Gives whether it was \
-                       taken.";
+                       taken. If the process that holds it has died, an `OwnerDiedError` (`pid`, `exitcode`, `acquired_at`).";
+const RECOVER: &str = "Makes it free if the process that held it is dead: whether that was so.";
+
+/// An `acquire` says where it is, for those who find its process dead.
+fn acquire<T: Typed>(call: &mut Call<'_>) -> Result {
+    let this = call.this::<T>();
+    let (block, timeout) = (call.take(0), call.take(1));
+    let place = places::of_call(call.ctx).to_bits().cast_signed().into();
+    ask(this.proxy(), Op::Acquire, &[&block, &timeout, &place], call)
+}
 
 /// The methods of everything that can be acquired.
 fn acquirer<T: Typed>(registry: &mut Registry, name: &'static str) {
@@ -21,9 +30,10 @@ fn acquirer<T: Typed>(registry: &mut Registry, name: &'static str) {
         .method(
             "acquire(block: bool = true, timeout: number = ())",
             ACQUIRE,
-            forward::<T>(Op::Acquire, 2),
+            acquire::<T>,
         )
         .method("release()", "Gives it back.", forward::<T>(Op::Release, 0))
+        .method("recover()", RECOVER, forward::<T>(Op::Recover, 0))
         .method(
             "locked()",
             "Whether it can't be taken at once.",

@@ -10,6 +10,7 @@ use super::super::client::session_identity;
 use super::super::objects::{Ticket, Verdict, Why};
 use super::super::protocol::Op;
 use super::crowd::Crowd;
+use super::holder::Holder;
 use super::peer::{Parked, Peer, Stage};
 use super::{Request, Served, Server};
 use crate::convert::Encoder;
@@ -17,12 +18,13 @@ use crate::error::Result;
 use mphost_core::clock::Deadline;
 use mphost_core::error::CoreError;
 use mphost_core::position::Position;
+use mphost_core::table::SlotId;
 use mphost_core::transport::{Fill, Listener};
 use mphost_core::wait::{PollFd, WaitInfo, WaitKind, wait_fds};
 use nix::libc;
 use nix::sys::epoll::EpollFlags;
 use rhai::{Array, Dynamic, NativeCallContext};
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -32,6 +34,8 @@ const BURST: usize = 16;
 const LISTENER: usize = 0;
 const WAKER: usize = 1;
 const CROWD: usize = 2;
+/// From here on stand those who have departed.
+const DEPARTED: usize = 3;
 /// The other side has closed: nothing can be sent to it any more.
 const HANG_UP: EpollFlags = EpollFlags::EPOLLHUP.union(EpollFlags::EPOLLERR);
 /// How long no connections are accepted after the system has refused one (no descriptors left).
@@ -51,6 +55,8 @@ pub(in super::super) struct Loop<'s> {
     /// Says which peers are ready.
     crowd: Crowd,
     polled: Vec<PollFd>,
+    /// Clients whose connections have ended while they held locks, with what says that their processes have: polled behind the crowd.
+    departed: Vec<(OwnedFd, Rc<Holder>)>,
     out: Encoder,
     script: &'s NativeCallContext<'s>,
     accept_again: Deadline,
@@ -80,6 +86,7 @@ impl<'s> Loop<'s> {
             peers: Vec::new(),
             crowd: Crowd::new()?,
             polled: Vec::new(),
+            departed: Vec::new(),
             out: Encoder::new(),
             script,
             accept_again: Deadline::NOW,
@@ -112,6 +119,7 @@ impl<'s> Loop<'s> {
             if self.polled[CROWD].revents != 0 {
                 self.attend_crowd();
             }
+            self.bury_departed();
             self.expire();
         }
         self.say_last_words(info);
@@ -140,6 +148,12 @@ impl<'s> Loop<'s> {
                 revents: 0,
             }),
         );
+        self.polled
+            .extend(self.departed.iter().map(|(ended, _)| PollFd {
+                fd: ended.as_raw_fd(),
+                events: libc::POLLIN,
+                revents: 0,
+            }));
         deadline
     }
 
@@ -278,6 +292,7 @@ impl<'s> Loop<'s> {
                 }
                 Op::Drop => self.server.let_go(client, *object),
                 Op::Lend => self.server.lend_here(*object),
+                Op::Leave => self.server.holder(client).takes_leave(),
                 _ => {}
             }
             self.server.settle();
@@ -339,6 +354,7 @@ impl<'s> Loop<'s> {
         };
         let identity = (number()?, number()?);
         let session = (number()?, number()?);
+        let (slot, pid) = (number()?.cast_unsigned(), number()?);
         let held = args
             .next()
             .and_then(|held| held.try_cast::<Array>())
@@ -347,12 +363,14 @@ impl<'s> Loop<'s> {
             .iter()
             .filter_map(|id| id.as_int().ok())
             .map(i64::cast_unsigned);
-        let client = self.server.client_came(identity, held);
-        self.server.settle();
         let Some(peer) = &mut self.peers[place] else {
             return Ok(());
         };
         peer.same_session = session == session_identity();
+        let slot = peer.same_session.then(|| SlotId::from_u64(slot));
+        let pid = i32::try_from(pid).map_err(|_| malformed())?;
+        let client = self.server.client_came(identity, held, pid, slot);
+        self.server.settle();
         peer.stage = Stage::Ready(client);
         let same: Dynamic = peer.same_session.into();
         self.out_cleared().value(&same)?;
@@ -483,8 +501,43 @@ impl<'s> Loop<'s> {
         }
         // A peer that was refused shall learn why.
         let _ = peer.link.flush();
-        if let Some(client) = peer.client() {
-            self.server.client_left(client);
+        if let Some(client) = peer.client()
+            && let Some(holder) = self.server.client_left(client)
+        {
+            self.see_off(holder);
+        }
+    }
+
+    /// A client has gone with locks in its hand.
+    fn see_off(&mut self, holder: Rc<Holder>) {
+        match holder.watch() {
+            Some(ended) => self.departed.push((ended, holder)),
+            None => self.bury(&holder),
+        }
+    }
+
+    /// Looks which of the departed have ended.
+    fn bury_departed(&mut self) {
+        // Who has departed since wasn't polled.
+        for index in (0..self.polled.len() - DEPARTED).rev() {
+            if self.polled[DEPARTED + index].revents != 0 {
+                let (_, holder) = self.departed.swap_remove(index);
+                self.bury(&holder);
+            }
+        }
+        self.send_answers();
+    }
+
+    /// A holder of locks has ended: whoever waits looks again whether it is for one of those.
+    fn bury(&mut self, holder: &Holder) {
+        self.server.client_ended(holder);
+        for parked in self
+            .peers
+            .iter()
+            .flatten()
+            .filter_map(|p| p.parked.as_ref())
+        {
+            self.server.poke_one(&parked.object, self.script);
         }
     }
 

@@ -12,9 +12,11 @@
 
 mod crowd;
 mod event_loop;
+mod holder;
 mod peer;
 
 pub(super) use event_loop::Loop;
+pub(super) use holder::{Grip, Holder};
 
 use super::objects::{self, Object, Outcome, Ticket, Turn, Verdict};
 use super::protocol::{Op, Tag};
@@ -22,6 +24,7 @@ use super::proxy::Proxy;
 use crate::convert::Encoder;
 use crate::error::{Error, Kind, Result, raise};
 use mphost_core::error::CoreError;
+use mphost_core::table::SlotId;
 use mphost_core::transport::Address;
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use rhai::{Array, Dynamic, FnPtr, ImmutableString, Map, NativeCallContext};
@@ -59,10 +62,10 @@ struct Entry {
 }
 
 /// What the server knows of a client: a process, whatever number of connections it has.
-#[derive(Default)]
 struct ClientState {
     connections: usize,
     held: HashSet<u64>,
+    holder: Rc<Holder>,
 }
 
 /// A manager's server.
@@ -147,40 +150,84 @@ impl Server {
 
     // Clients.
 
-    /// A connection of the client that goes by this number, which may be its first.
-    fn client_came(&self, number: (i64, i64), held: impl Iterator<Item = u64>) -> ClientId {
+    /// A connection of the client that goes by this number, which may be its first: process `pid`, of this program if it has a slot.
+    fn client_came(
+        &self,
+        number: (i64, i64),
+        held: impl Iterator<Item = u64>,
+        pid: i32,
+        slot: Option<SlotId>,
+    ) -> ClientId {
         let id = *self.numbers.borrow_mut().entry(number).or_insert_with(|| {
             let id = self.next_client.get();
             self.next_client.set(id + 1);
             id
         });
-        self.clients.borrow_mut().entry(id).or_default().connections += 1;
+        self.introduce(id, pid, slot);
         for object in held {
             self.hold(id, object);
         }
         id
     }
 
-    /// A connection has ended; with its last one a client gives back what it held.
-    fn client_left(&self, id: ClientId) {
+    /// One more connection of a client.
+    pub(super) fn introduce(&self, id: ClientId, pid: i32, slot: Option<SlotId>) {
         let mut clients = self.clients.borrow_mut();
-        let Some(client) = clients.get_mut(&id) else {
-            return;
-        };
+        let client = clients.entry(id).or_insert_with(|| ClientState {
+            connections: 0,
+            held: HashSet::new(),
+            holder: Holder::new(id, pid, slot),
+        });
+        client.connections += 1;
+    }
+
+    /// The client, for what keeps a grip of it.
+    pub(super) fn holder(&self, id: ClientId) -> Rc<Holder> {
+        let known = self.clients.borrow();
+        match known.get(&id) {
+            Some(client) => client.holder.clone(),
+            // Code of this very process.
+            None => Rc::default(),
+        }
+    }
+
+    /// A connection has ended; with its last one a client gives back the objects that it had. Where it has locks in its hand, it is to be
+    /// found out what became of it; then this is its holder.
+    fn client_left(&self, id: ClientId) -> Option<Rc<Holder>> {
+        let mut clients = self.clients.borrow_mut();
+        let client = clients.get_mut(&id)?;
         client.connections -= 1;
         if client.connections > 0 {
-            return;
+            return None;
         }
-        let held = clients
-            .remove(&id)
-            .map(|client| client.held)
-            .unwrap_or_default();
+        let held = std::mem::take(&mut client.held);
+        let holder = client.holder.clone();
         drop(clients);
-        self.numbers.borrow_mut().retain(|_, client| *client != id);
         self.deltas
             .borrow_mut()
             .extend(held.into_iter().map(|object| (object, -1)));
         self.settle();
+        // One of these is the table's, one is here.
+        if Rc::strong_count(&holder) > 2 {
+            return Some(holder);
+        }
+        self.forget_client(id);
+        None
+    }
+
+    /// A client that had locks in its hand has ended.
+    fn client_ended(&self, holder: &Holder) {
+        holder.write_end();
+        let gone = |client: &ClientState| client.connections == 0;
+        let is_gone = self.clients.borrow().get(&holder.id()).is_some_and(gone);
+        if is_gone {
+            self.forget_client(holder.id());
+        }
+    }
+
+    fn forget_client(&self, id: ClientId) {
+        self.clients.borrow_mut().remove(&id);
+        self.numbers.borrow_mut().retain(|_, client| *client != id);
     }
 
     fn hold(&self, client: ClientId, object: u64) {
@@ -471,19 +518,23 @@ impl Server {
             .filter_map(Weak::upgrade)
             .collect();
         for object in poked {
-            let mut answers = Vec::new();
-            if let Ok(mut object) = object.try_borrow_mut() {
-                object.poke(&mut Turn {
-                    server: self,
-                    client: 0,
-                    ticket: Ticket::HERE,
-                    out: None,
-                    answers: &mut answers,
-                    script,
-                });
-            }
-            self.answers.borrow_mut().extend(answers);
+            self.poke_one(&object, script);
         }
+    }
+
+    fn poke_one(self: &Rc<Self>, object: &Rc<RefCell<dyn Object>>, script: &NativeCallContext<'_>) {
+        let mut answers = Vec::new();
+        if let Ok(mut object) = object.try_borrow_mut() {
+            object.poke(&mut Turn {
+                server: self,
+                client: 0,
+                ticket: Ticket::HERE,
+                out: None,
+                answers: &mut answers,
+                script,
+            });
+        }
+        self.answers.borrow_mut().extend(answers);
     }
 
     /// Ends a wait: at its deadline, because its client has gone or has changed its mind.
