@@ -6,7 +6,7 @@
 //!
 //! Invariants: one runtime a process, made before any script code is compiled; closure names are hashes with one fixed seed.
 
-use crate::api::{Entry, Registry, Vocabulary};
+use crate::api::{Catalogue, Entry, Registry, Vocabulary};
 use crate::error::{Error, Kind, Result, ScriptError};
 use mphost_core::error::CoreError;
 use mphost_core::wait;
@@ -63,7 +63,8 @@ pub struct Settings {
     pub argv: Vec<String>,
     /// Whether documentation goes into Rhai's metadata (definition files); costs time at each start.
     pub with_docs: bool,
-    /// Whether only calls that the program's text can name are registered ([`Vocabulary`]): for programs whose code is all there.
+    /// Whether only calls that the program's text can name are registered ([`Vocabulary`]): for programs whose code is all there, and none of
+    /// whose functions are the embedding program's own.
     pub lean: bool,
 }
 
@@ -74,7 +75,7 @@ pub struct Runtime {
     program: RefCell<Rc<Program>>,
     ast: RefCell<Rc<AST>>,
     version: Cell<u64>,
-    entries: Rc<[Entry]>,
+    catalogue: Catalogue,
 }
 
 thread_local! {
@@ -95,30 +96,39 @@ pub fn prepare() {
 impl Runtime {
     /// Makes this process's runtime. It lives as long as the process.
     pub fn create(program: Program, settings: Settings) -> &'static Runtime {
-        Self::create_with(program, settings, |_| {})
-    }
-
-    /// The same, for programs that have functions of their own to register.
-    pub fn create_with(
-        program: Program,
-        settings: Settings,
-        customise: impl FnOnce(&mut Engine),
-    ) -> &'static Runtime {
-        prepare();
-        crate::stack::prepare();
-        let mut engine = Engine::new();
-        configure(&mut engine);
         // What will be typed isn't known yet.
         let vocabulary = if settings.lean && program.pieces.is_none() {
             Vocabulary::of(&program.source)
         } else {
             Vocabulary::Everything
         };
+        Self::build(program, settings, vocabulary, |_| {})
+    }
+
+    /// The same, for programs that have functions of their own to register; nothing is left out then.
+    pub fn create_with(
+        program: Program,
+        settings: Settings,
+        customise: impl FnOnce(&mut Engine),
+    ) -> &'static Runtime {
+        Self::build(program, settings, Vocabulary::Everything, customise)
+    }
+
+    fn build(
+        program: Program,
+        settings: Settings,
+        vocabulary: Vocabulary,
+        customise: impl FnOnce(&mut Engine),
+    ) -> &'static Runtime {
+        prepare();
+        crate::stack::prepare();
+        let mut engine = crate::standard::engine(&vocabulary);
+        configure(&mut engine);
         let mut registry = Registry::new(settings.with_docs, vocabulary);
         crate::sys::set_argv(settings.argv.clone());
         crate::register_all(&mut registry);
         register_identity(&mut registry, &settings.name, &program.path);
-        let entries = registry.install(&mut engine);
+        let catalogue = registry.install(&mut engine);
         crate::with::install(&mut engine);
         crate::tries::install(&mut engine);
         crate::spawn_syntax(&mut engine);
@@ -131,7 +141,7 @@ impl Runtime {
             program: RefCell::new(Rc::new(program)),
             ast: RefCell::new(Rc::new(AST::empty())),
             version: Cell::new(0),
-            entries,
+            catalogue,
         }));
         RUNTIME.set(Some(runtime));
         crate::queue::expect_callbacks(|| {
@@ -169,7 +179,7 @@ impl Runtime {
     /// The reference's entries: all that scripts can call.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
-        &self.entries
+        self.catalogue.entries()
     }
 
     /// Compiles the program.
