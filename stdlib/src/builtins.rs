@@ -59,6 +59,9 @@ fn register_print(registry: &mut Registry) {
         "Prints any number of values, with a space between them and a line end, in one write.\n\n\
          ```rhai\nprint(\"tasks:\", 3, [1, 2]);\n```",
     );
+    if !registry.wants("print") {
+        return;
+    }
     let module = registry.module("");
     for arity in 2..=MOST_FOUND {
         let joined = |ctx: Option<NativeCallContext<'_>>, args: &mut [&mut Dynamic]| {

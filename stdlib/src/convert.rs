@@ -82,6 +82,14 @@ pub fn native_named(name: &str) -> Option<FnPtr> {
     if !name.contains("__") {
         return None;
     }
+    known_native(name).or_else(|| {
+        // It may come from a program that names more than this one: these are all that there are.
+        let _ = crate::runtime::try_runtime()?.entries();
+        known_native(name)
+    })
+}
+
+fn known_native(name: &str) -> Option<FnPtr> {
     TABLES.with_borrow_mut(|tables| {
         if let Some(made) = tables.made.get(name) {
             return Some(made.clone());

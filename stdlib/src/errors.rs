@@ -12,18 +12,17 @@ use rhai::Dynamic;
 use std::sync::LazyLock;
 
 struct Constructor {
-    kind: Kind,
     signature: String,
     doc: String,
 }
 
+/// In the order of [`Kind::ALL`].
 static CONSTRUCTORS: LazyLock<Vec<Constructor>> = LazyLock::new(|| {
     Kind::ALL
         .iter()
         .map(|&kind| {
             let name = kind.name();
             Constructor {
-                kind,
                 signature: format!("{name}(message: any = \"\", **fields)"),
                 doc: format!(
                     "An error for {}.\n\n- `message`: what was wrong.\n- `fields`: an object map of what the error carries besides; \
@@ -114,8 +113,12 @@ fn homes(kind: Kind) -> &'static [&'static str] {
 
 /// Registers the constructors and the error type's properties.
 pub fn register(registry: &mut Registry) {
-    for constructor in CONSTRUCTORS.iter() {
-        let kind = constructor.kind;
+    for (index, &kind) in Kind::ALL.iter().enumerate() {
+        // Their texts are only made for who needs them.
+        if !registry.needs(kind.name()) {
+            continue;
+        }
+        let constructor = &CONSTRUCTORS[index];
         let construct = move |call: &mut Call<'_>| {
             let message = call.take(0);
             let message = if message.is_unit() {

@@ -119,7 +119,7 @@ impl Host {
     /// # Errors
     /// Where the system gives no memory or descriptors.
     pub fn new(program: Program, settings: Settings) -> Result<Host> {
-        Self::with_engine(program, settings, |_| {})
+        Self::begin(|| Runtime::create(program, settings))
     }
 
     /// The same, with functions of the embedding program's own.
@@ -133,6 +133,10 @@ impl Host {
         settings: Settings,
         customise: impl FnOnce(&mut Engine),
     ) -> Result<Host> {
+        Self::begin(|| Runtime::create_with(program, settings, customise))
+    }
+
+    fn begin(make: impl FnOnce() -> &'static Runtime) -> Result<Host> {
         runtime::prepare();
         Session::create()?;
         reap::become_subreaper()?;
@@ -141,9 +145,7 @@ impl Host {
         process::become_main()?;
         // It may be gone: then imports are looked for from the root.
         modules::set_start(std::env::current_dir().unwrap_or_default());
-        Ok(Host {
-            runtime: Runtime::create_with(program, settings, customise),
-        })
+        Ok(Host { runtime: make() })
     }
 
     /// The interpreter.

@@ -53,6 +53,7 @@ pub mod signal;
 pub mod socket;
 pub mod spelling;
 pub mod stack;
+mod standard;
 pub mod stuck;
 pub mod subprocess;
 pub mod synchronize;

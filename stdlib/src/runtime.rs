@@ -6,7 +6,7 @@
 //!
 //! Invariants: one runtime a process, made before any script code is compiled; closure names are hashes with one fixed seed.
 
-use crate::api::{Entry, Registry, Vocabulary};
+use crate::api::{Catalogue, Entry, Registry, Vocabulary};
 use crate::error::{Error, Kind, Result, ScriptError};
 use mphost_core::error::CoreError;
 use mphost_core::wait;
@@ -63,7 +63,8 @@ pub struct Settings {
     pub argv: Vec<String>,
     /// Whether documentation goes into Rhai's metadata (definition files); costs time at each start.
     pub with_docs: bool,
-    /// Whether only calls that the program's text can name are registered ([`Vocabulary`]): for programs whose code is all there.
+    /// Whether only calls that the program's text can name are registered ([`Vocabulary`]): for programs whose code is all there, and none of
+    /// whose functions are the embedding program's own.
     pub lean: bool,
     /// Whether an embedding program runs the scripts, in an engine of its own and perhaps several of them: see [`crate::embed`].
     pub guest: bool,
@@ -77,7 +78,7 @@ pub struct Runtime {
     program: RefCell<Rc<Program>>,
     ast: RefCell<Rc<AST>>,
     version: Cell<u64>,
-    entries: Rc<[Entry]>,
+    catalogue: Catalogue,
 }
 
 thread_local! {
@@ -113,21 +114,36 @@ fn has_fixed_seed() -> bool {
 impl Runtime {
     /// Makes this process's runtime. It lives as long as the process.
     pub fn create(program: Program, settings: Settings) -> &'static Runtime {
-        Self::create_with(program, settings, |_| {})
+        // What will be typed isn't known yet.
+        let vocabulary = if settings.lean && program.pieces.is_none() {
+            Vocabulary::of(&program.source)
+        } else {
+            Vocabulary::Everything
+        };
+        Self::build(program, settings, vocabulary, |_| {})
     }
 
-    /// The same, for programs that have functions of their own to register.
+    /// The same, for programs that have functions of their own to register; nothing is left out then.
     pub fn create_with(
         program: Program,
         settings: Settings,
         customise: impl FnOnce(&mut Engine),
     ) -> &'static Runtime {
+        Self::build(program, settings, Vocabulary::Everything, customise)
+    }
+
+    fn build(
+        program: Program,
+        settings: Settings,
+        vocabulary: Vocabulary,
+        customise: impl FnOnce(&mut Engine),
+    ) -> &'static Runtime {
         prepare();
         crate::stack::prepare();
-        let mut engine = Engine::new();
-        let entries = equip(&mut engine, &program, &settings);
+        let mut engine = crate::standard::engine(&vocabulary);
+        let catalogue = equip(&mut engine, &program, &settings, vocabulary);
         customise(&mut engine);
-        Self::install(OnceCell::from(engine), entries, program, settings)
+        Self::install(OnceCell::from(engine), catalogue, program, settings)
     }
 
     /// The runtime of a process whose scripts run in an embedding program's engines, the first of which is given.
@@ -138,18 +154,23 @@ impl Runtime {
             guest: true,
             ..Settings::default()
         };
-        let entries = equip(engine, &program, &settings);
-        Self::install(OnceCell::new(), entries, program, settings)
+        let catalogue = equip(engine, &program, &settings, Vocabulary::Everything);
+        Self::install(OnceCell::new(), catalogue, program, settings)
     }
 
     /// Gives another engine of an embedding program what the first one has.
     pub(crate) fn equip_another(&self, engine: &mut Engine) {
-        equip(engine, &self.program(), &self.settings);
+        equip(
+            engine,
+            &self.program(),
+            &self.settings,
+            Vocabulary::Everything,
+        );
     }
 
     fn install(
         engine: OnceCell<Engine>,
-        entries: Rc<[Entry]>,
+        catalogue: Catalogue,
         program: Program,
         settings: Settings,
     ) -> &'static Runtime {
@@ -160,7 +181,7 @@ impl Runtime {
             program: RefCell::new(Rc::new(program)),
             ast: RefCell::new(Rc::new(AST::empty())),
             version: Cell::new(0),
-            entries,
+            catalogue,
         }));
         RUNTIME.set(Some(runtime));
         crate::queue::expect_callbacks(|| {
@@ -176,7 +197,12 @@ impl Runtime {
     pub fn engine(&self) -> &Engine {
         self.engine.get_or_init(|| {
             let mut engine = Engine::new();
-            equip(&mut engine, &self.program(), &self.settings);
+            equip(
+                &mut engine,
+                &self.program(),
+                &self.settings,
+                Vocabulary::Everything,
+            );
             engine
         })
     }
@@ -202,7 +228,7 @@ impl Runtime {
     /// The reference's entries: all that scripts can call.
     #[must_use]
     pub fn entries(&self) -> &[Entry] {
-        &self.entries
+        self.catalogue.entries()
     }
 
     /// Compiles the program.
@@ -305,15 +331,14 @@ pub(crate) fn refresh() -> Result<()> {
 /// How a program is called that has no name: one that an embedding program compiles by itself.
 pub(crate) const UNNAMED: &str = "<script>";
 
-/// Gives an engine all that scripts see. Returns the reference's entries.
-fn equip(engine: &mut Engine, program: &Program, settings: &Settings) -> Rc<[Entry]> {
+/// Gives an engine all that scripts see, as far as `vocabulary` can name it.
+fn equip(
+    engine: &mut Engine,
+    program: &Program,
+    settings: &Settings,
+    vocabulary: Vocabulary,
+) -> Catalogue {
     configure(engine);
-    // What will be typed, or compiled by an embedding program, isn't known yet.
-    let vocabulary = if settings.lean && program.pieces.is_none() {
-        Vocabulary::of(&program.source)
-    } else {
-        Vocabulary::Everything
-    };
     let mut registry = Registry::new(settings.with_docs, vocabulary);
     crate::sys::set_argv(settings.argv.clone());
     crate::register_all(&mut registry);
@@ -324,14 +349,14 @@ fn equip(engine: &mut Engine, program: &Program, settings: &Settings) -> Rc<[Ent
         &program.path
     };
     register_identity(&mut registry, &settings.name, path);
-    let entries = registry.install(engine);
+    let catalogue = registry.install(engine);
     crate::with::install(engine);
     crate::tries::install(engine);
     crate::process::anew::install(engine);
     crate::spawn_syntax(engine);
     engine.set_module_resolver(crate::modules::Resolver::default());
     crate::embed::extend(engine);
-    entries
+    catalogue
 }
 
 fn configure(engine: &mut Engine) {

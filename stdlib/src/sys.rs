@@ -52,7 +52,10 @@ pub fn register(registry: &mut Registry) {
         Dynamic::from_array(argv),
         "The script and its arguments.",
     );
-    let executable = std::env::current_exe()
+    let executable = registry
+        .needs("executable")
+        .then(std::env::current_exe)
+        .and_then(std::result::Result::ok)
         .map(|path| path.to_string_lossy().into_owned())
         .unwrap_or_default();
     registry.constant("sys", "executable", executable, "The path of this program.");

@@ -17,14 +17,14 @@ fn engine_and_entries(rooms: &[Register]) -> (Engine, Vec<Entry>) {
         register(&mut registry);
     }
     let mut engine = Engine::new();
-    let entries = registry.install(&mut engine);
+    let catalogue = registry.install(&mut engine);
     crate::with::install(&mut engine);
     crate::tries::install(&mut engine);
     crate::spawn_syntax(&mut engine);
     engine.on_print(|_| ());
     engine.set_max_call_levels(48);
     session();
-    (engine, entries.to_vec())
+    (engine, catalogue.entries().to_vec())
 }
 
 /// What a script comes to: its value as `print` shows it, or `TYPE: message` of what it threw.

@@ -20,6 +20,8 @@ use crate::signals;
 use crate::sys::futex;
 use crate::sys::signal::Blocked;
 use crate::table::{SlotId, WAIT_OUTSIDE, WAIT_POLL, WAIT_TIMED};
+use nix::sched::{CpuSet, sched_getaffinity};
+use nix::unistd::Pid;
 use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::AtomicPtr;
@@ -237,9 +239,15 @@ impl Drop for Published<'_> {
 /// can run meanwhile.
 fn spins() -> u32 {
     static SPINS: OnceLock<u32> = OnceLock::new();
-    *SPINS.get_or_init(|| match std::thread::available_parallelism() {
-        Ok(n) if n.get() > 1 => 40,
-        _ => 0,
+    *SPINS.get_or_init(|| if processors() > 1 { 40 } else { 0 })
+}
+
+/// How many processors this process may run on: one system call, where the standard library reads a dozen files of control groups as well.
+fn processors() -> usize {
+    sched_getaffinity(Pid::from_raw(0)).map_or(1, |set| {
+        (0..CpuSet::count())
+            .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
+            .count()
     })
 }
 

@@ -2,7 +2,7 @@
 
 use super::call::Call;
 use super::entry::{Entry, EntryKind, LazySignature};
-use super::function::Function;
+use super::function::{Body, Function};
 use super::missing::DynamicMethods;
 use super::registry::Registry;
 use crate::error::Result;
@@ -57,16 +57,7 @@ impl<'r, T: Clone + 'static> Class<'r, T> {
         doc: &'static str,
         body: impl Fn(&mut Call<'_>) -> Result + 'static,
     ) -> &mut Self {
-        let signature = LazySignature::new(signature);
-        if self.registry.wants(signature.name()) {
-            let doc = self.registry.metadata(doc);
-            Function::new(signature.clone(), Some(TypeId::of::<T>()), body).add_all(
-                &mut self.registry.global,
-                true,
-                doc,
-            );
-        }
-        self.entry(EntryKind::Method, signature, doc);
+        self.of().method(signature, doc, Box::new(body));
         self
     }
 
@@ -77,18 +68,7 @@ impl<'r, T: Clone + 'static> Class<'r, T> {
         doc: &'static str,
         body: impl Fn(&mut Call<'_>) -> Result + 'static,
     ) -> &mut Self {
-        let signature = LazySignature::new(name);
-        if self.registry.wants(name) {
-            let metadata = self.registry.metadata(doc);
-            self.add(
-                FuncRegistration::new_getter(name),
-                signature.clone(),
-                0,
-                metadata,
-                body,
-            );
-        }
-        self.entry(EntryKind::Property, signature, doc);
+        self.of().getter(name, doc, Box::new(body));
         self
     }
 
@@ -98,11 +78,7 @@ impl<'r, T: Clone + 'static> Class<'r, T> {
         name: &'static str,
         body: impl Fn(&mut Call<'_>) -> Result + 'static,
     ) -> &mut Self {
-        if self.registry.wants(name) {
-            let registration = FuncRegistration::new(format!("set${name}"));
-            let signature = LazySignature::setter(name);
-            self.add(registration, signature, 1, None, body);
-        }
+        self.of().setter(name, Box::new(body));
         self
     }
 
@@ -114,32 +90,28 @@ impl<'r, T: Clone + 'static> Class<'r, T> {
     ) -> &mut Self {
         let signature = LazySignature::new(GET_INDEX);
         let registration = FuncRegistration::new_index_getter();
-        self.add(registration, signature.clone(), 1, None, body);
-        self.entry(EntryKind::Method, signature, doc);
+        let mut of = self.of();
+        of.add(registration, signature.clone(), 1, None, Box::new(body));
+        of.entry(EntryKind::Method, signature, doc);
         self
     }
 
     /// `object[index] = value`.
     pub fn index_setter(&mut self, body: impl Fn(&mut Call<'_>) -> Result + 'static) -> &mut Self {
         let registration = FuncRegistration::new("index$set$");
-        self.add(registration, LazySignature::new(SET_INDEX), 2, None, body);
+        let signature = LazySignature::new(SET_INDEX);
+        self.of()
+            .add(registration, signature, 2, None, Box::new(body));
         self
     }
 
-    fn add(
-        &mut self,
-        registration: FuncRegistration,
-        signature: LazySignature,
-        arity: usize,
-        doc: Option<&str>,
-        body: impl Fn(&mut Call<'_>) -> Result + 'static,
-    ) {
-        Function::new(signature, Some(TypeId::of::<T>()), body).add(
-            &mut self.registry.global,
-            registration.in_global_namespace(),
-            arity,
-            doc,
-        );
+    /// The same, but for the type: what is generic is little, see [`Registry::function`].
+    fn of(&mut self) -> OfType<'_> {
+        OfType {
+            registry: self.registry,
+            name: self.name,
+            of: TypeId::of::<T>(),
+        }
     }
 
     /// What `for x in object` runs over; `items` makes the iterator from a copy of the object.
@@ -191,15 +163,68 @@ impl<'r, T: Clone + 'static> Class<'r, T> {
             .set_native_fn("!=", move |a: &mut T, b: T| Ok(!differ(a, &b)));
         self
     }
+}
+
+/// One type, known by its number.
+struct OfType<'r> {
+    registry: &'r mut Registry,
+    name: &'static str,
+    of: TypeId,
+}
+
+impl OfType<'_> {
+    fn method(&mut self, signature: &'static str, doc: &'static str, body: Body) {
+        let signature = LazySignature::new(signature);
+        if self.registry.wants(signature.name()) {
+            let doc = self.registry.metadata(doc);
+            Function::new(signature.clone(), Some(self.of), body).add_all(
+                &mut self.registry.global,
+                true,
+                doc,
+            );
+        }
+        self.entry(EntryKind::Method, signature, doc);
+    }
+
+    fn getter(&mut self, name: &'static str, doc: &'static str, body: Body) {
+        let signature = LazySignature::new(name);
+        if self.registry.wants(name) {
+            let registration = FuncRegistration::new_getter(name);
+            let metadata = self.registry.metadata(doc);
+            self.add(registration, signature.clone(), 0, metadata, body);
+        }
+        self.entry(EntryKind::Property, signature, doc);
+    }
+
+    fn setter(&mut self, name: &'static str, body: Body) {
+        if self.registry.wants(name) {
+            let registration = FuncRegistration::new(format!("set${name}"));
+            self.add(registration, LazySignature::setter(name), 1, None, body);
+        }
+    }
+
+    fn add(
+        &mut self,
+        registration: FuncRegistration,
+        signature: LazySignature,
+        arity: usize,
+        doc: Option<&str>,
+        body: Body,
+    ) {
+        let module = &mut self.registry.global;
+        let registration = registration.in_global_namespace();
+        Function::new(signature, Some(self.of), body).add(module, registration, arity, doc);
+    }
 
     fn entry(&mut self, kind: EntryKind, signature: LazySignature, doc: &'static str) {
-        self.registry.entries.push(Entry {
+        let (class, of) = (Some(self.name), Some(self.of));
+        self.registry.record(|| Entry {
             kind,
             module: "",
-            class: Some(self.name),
+            class,
             signature,
             doc,
-            of: Some(TypeId::of::<T>()),
+            of,
         });
     }
 }

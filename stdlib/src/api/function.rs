@@ -12,7 +12,7 @@ use std::rc::Rc;
 const SURPLUS: usize = 1;
 
 /// What a call does.
-type Body = Box<dyn Fn(&mut Call<'_>) -> Result>;
+pub(super) type Body = Box<dyn Fn(&mut Call<'_>) -> Result>;
 
 /// A call: what it takes, what it does.
 pub(super) struct Function {
@@ -23,15 +23,11 @@ pub(super) struct Function {
 }
 
 impl Function {
-    pub(super) fn new(
-        signature: LazySignature,
-        this: Option<TypeId>,
-        body: impl Fn(&mut Call<'_>) -> Result + 'static,
-    ) -> Rc<Self> {
+    pub(super) fn new(signature: LazySignature, this: Option<TypeId>, body: Body) -> Rc<Self> {
         Rc::new(Self {
             signature,
             this,
-            body: Box::new(body),
+            body,
         })
     }
 

@@ -4,11 +4,13 @@
 //! thing it does is to find out whether the call had existed: then the error stays as it was. Of a call that doesn't exist Rhai
 //! itself knows the place, so its error goes on; what was wrong is noted beside it (`crate::error::teach`).
 
-use super::entry::{Entry, EntryKind};
+use super::catalogue::{ByName, Catalogue};
 use super::signature::Signature;
+use super::vocabulary::Vocabulary;
 use super::{suggest, type_name};
 use crate::error::{Kind, Result, teach};
-use rhai::{Dynamic, Engine, EvalContext, FuncInfo, NativeCallContext, Position};
+use crate::standard;
+use rhai::{Dynamic, Engine, EvalAltResult, EvalContext, FuncInfo, NativeCallContext, Position};
 use std::any::TypeId;
 use std::cell::OnceCell;
 use std::collections::HashMap;
@@ -26,44 +28,39 @@ pub type DynamicMethods =
 /// What the hook for unmatched calls looks things up in.
 #[derive(Default)]
 pub(super) struct Index {
-    /// All that the reference has, called by this program or not.
-    pub(super) entries: Rc<[Entry]>,
-    /// The same calls in their other places: constructors in `mp::` and of contexts.
-    pub(super) unlisted: Vec<Entry>,
+    pub(super) catalogue: Catalogue,
+    pub(super) vocabulary: Vocabulary,
     pub(super) classes: HashMap<TypeId, &'static str>,
     pub(super) dynamic: HashMap<TypeId, DynamicMethods>,
-    by_name: OnceCell<ByName>,
-}
-
-/// What a name means; made when the first call fails.
-#[derive(Default)]
-struct ByName {
-    methods: HashMap<(TypeId, &'static str), Rc<Signature>>,
-    functions: HashMap<&'static str, Rc<Signature>>,
+    /// All of Rhai's own functions, where the program at hand has only those that it names.
+    standard: OnceCell<Option<Engine>>,
 }
 
 impl Index {
     fn by_name(&self) -> &ByName {
-        self.by_name.get_or_init(|| {
-            let mut names = ByName::default();
-            for entry in self.entries.iter().chain(&self.unlisted) {
-                let name = entry.signature.name();
-                match (entry.kind, entry.of) {
-                    (EntryKind::Method, Some(of)) => {
-                        names
-                            .methods
-                            .insert((of, name), entry.signature.shared().clone());
-                    }
-                    (EntryKind::Function, _) if entry.module.is_empty() => {
-                        names
-                            .functions
-                            .insert(name, entry.signature.shared().clone());
-                    }
-                    _ => {}
-                }
-            }
-            names
-        })
+        self.catalogue.by_name()
+    }
+
+    /// See [`Index::standard`].
+    fn standard(&self) -> Option<&Engine> {
+        let make = || match self.vocabulary {
+            Vocabulary::Everything => None,
+            Vocabulary::Words(_) => Some(Engine::new()),
+        };
+        self.standard.get_or_init(make).as_ref()
+    }
+
+    /// Everything that is registered by something else than a script, whether or not the program at hand names it.
+    fn native<T>(
+        &self,
+        engine: &Engine,
+        pick: impl Fn(FuncInfo<'_>) -> Option<T> + Copy,
+    ) -> Vec<T> {
+        let mut all = engine.collect_fn_metadata(None, pick, true);
+        if let Some(standard) = self.standard() {
+            all.extend(standard.collect_fn_metadata(None, pick, true));
+        }
+        all
     }
 }
 
@@ -122,8 +119,13 @@ fn look(
         return crate::builtins::print_many(&ctx, args).map(Some);
     }
     // Operators, properties and indexers keep Rhai's own error.
-    if !name.starts_with(|c: char| c.is_alphabetic() || c == '_') || name.contains('$') {
+    if !standard::is_word(name) {
         return Ok(None);
+    }
+    if !index.vocabulary.has(name)
+        && let Some(value) = call_unnamed(index, name, args, context)?
+    {
+        return Ok(Some(value));
     }
     if let Some(signature) = index.by_name().functions.get(name) {
         let given = args.len();
@@ -138,7 +140,7 @@ fn look(
         .and_then(|this| index.classes.get(&this.type_id()))
     {
         let this_type = args[0].type_id();
-        if exists(context, name, args, this_type) {
+        if exists(index, context, name, args, this_type) {
             return Ok(None);
         }
         let own = index
@@ -154,6 +156,30 @@ fn look(
         return wrong(name, Kind::AttributeError, message);
     }
     unknown(index, name, args, given, context)
+}
+
+/// Calls a function of Rhai's own that the program's text doesn't name: its name came from elsewhere. Nothing else of that name can be
+/// there, so it wasn't found and then threw.
+fn call_unnamed(
+    index: &Index,
+    name: &str,
+    args: &mut [&mut Dynamic],
+    context: &EvalContext<'_, '_, '_, '_, '_, '_>,
+) -> Result<Option<Dynamic>> {
+    let Some(standard) = index.standard() else {
+        return Ok(None);
+    };
+    let global = context.global_runtime_state();
+    let ctx = NativeCallContext::new_with_all_fields(standard, name, None, global, Position::NONE);
+    match ctx.call_native_fn_raw(name, true, args) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) if is_unknown(&error, name) => Ok(None),
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn is_unknown(error: &EvalAltResult, name: &str) -> bool {
+    matches!(error, EvalAltResult::ErrorFunctionNotFound(call, _) if call.split(' ').next() == Some(name))
 }
 
 fn too_many(signature: &Signature, given: usize) -> Result<Option<Dynamic>> {
@@ -173,6 +199,7 @@ fn wrong(name: &str, kind: Kind, message: String) -> Result<Option<Dynamic>> {
 
 /// Whether any function in reach has this name and takes such an object: then Rhai's error about types or a thrown one is the right one.
 fn exists(
+    index: &Index,
     context: &EvalContext<'_, '_, '_, '_, '_, '_>,
     name: &str,
     args: &[&mut Dynamic],
@@ -191,20 +218,7 @@ fn exists(
         module
             .iter_script_fn_info()
             .any(|(.., n, params, _)| n == name && params == args.len())
-    }) || !context
-        .engine()
-        .collect_fn_metadata(None, native, true)
-        .is_empty()
-}
-
-fn native_names(engine: &Engine) -> impl Iterator<Item = String> {
-    engine
-        .collect_fn_metadata(
-            None,
-            |info| is_global(&info).then(|| info.metadata.name.to_string()),
-            true,
-        )
-        .into_iter()
+    }) || !index.native(context.engine(), native).is_empty()
 }
 
 /// Whether a function is called without the name of a module.
@@ -263,13 +277,15 @@ fn unknown(
         return wrong(name, Kind::TypeError, message);
     }
     let of_module = || {
-        let mut entries = index.entries.iter();
+        let mut entries = index.catalogue.entries().iter();
         let entry = entries.find(|entry| {
             entry.class.is_none() && !entry.module.is_empty() && entry.signature.name() == name
         })?;
         Some(format!("; it is {}::{name}()", entry.module))
     };
-    let natives: Vec<String> = native_names(context.engine()).collect();
+    let natives = index.native(context.engine(), |info| {
+        is_global(&info).then(|| info.metadata.name.to_string())
+    });
     if natives.iter().any(|n| n == name) {
         // It may also have been found and have thrown: then nobody asks for this.
         let types: Vec<String> = args.iter().map(|value| type_name(value)).collect();
@@ -305,4 +321,36 @@ fn unknown(
         Kind::NameError,
         format!("function '{name}' is not defined{of}{hint}"),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::api::{Registry, Vocabulary};
+    use crate::testing::outcome;
+
+    /// What a script comes to in a process that has only what the script names.
+    fn lean(script: &str) -> String {
+        let mut registry = Registry::new(false, Vocabulary::of(script));
+        crate::register_all(&mut registry);
+        let mut engine = crate::standard::engine(&Vocabulary::of(script));
+        registry.install(&mut engine);
+        outcome(&engine, script)
+    }
+
+    #[test]
+    fn what_a_program_does_not_name_is_still_suggested() {
+        assert_eq!(
+            lean("\"a\".to_uper()"),
+            "NameError: function 'to_uper' is not defined; did you mean 'to_upper'?"
+        );
+    }
+
+    #[test]
+    fn a_name_that_is_put_together_is_found() {
+        assert_eq!(lean("[1, 2, 3].filter(\"is_\" + \"odd\").len()"), "2");
+        assert_eq!(
+            lean("[1, 2, 3].filter(\"is_\" + \"strange\")"),
+            "NameError: Function not found: is_strange (i64, i64)"
+        );
+    }
 }

@@ -7,6 +7,7 @@
 //! Invariants: a call's arguments are checked before its closure runs; an error that leaves a closure has a place.
 
 pub mod call;
+mod catalogue;
 mod class;
 mod entry;
 mod function;
@@ -16,6 +17,7 @@ pub mod signature;
 pub mod vocabulary;
 
 pub use call::Call;
+pub use catalogue::Catalogue;
 pub use class::{Class, Iterate, iterator};
 pub use entry::{Entry, EntryKind, LazySignature};
 pub use missing::DynamicMethods;

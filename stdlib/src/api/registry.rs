@@ -1,9 +1,10 @@
 //! What the rooms of this crate register, on its way into an engine.
 
 use super::Call;
+use super::catalogue::Catalogue;
 use super::class::Class;
 use super::entry::{Entry, EntryKind, LazySignature};
-use super::function::Function;
+use super::function::{Body, Function};
 use super::missing::{self, Index};
 use super::vocabulary::Vocabulary;
 use crate::context::Context;
@@ -11,18 +12,19 @@ use crate::error::Result;
 use rhai::{Dynamic, Engine, Module, Shared};
 use std::any::TypeId;
 use std::collections::BTreeMap;
-use std::rc::Rc;
 
 /// Collects what the rooms register, then hands it to an engine.
 ///
-/// Every call gets its entry, whether or not the program at hand can make it; see [`Vocabulary`].
+/// What the program at hand can't call is passed over; see [`Vocabulary`].
 pub struct Registry {
     pub(super) global: Module,
     /// The names of those types that the program's text names. Rhai looks a type's name up at each call of a method, in one module after the
     /// other, by comparing texts: the few that matter are found first.
     named: Module,
     modules: BTreeMap<&'static str, Module>,
-    pub(super) entries: Vec<Entry>,
+    entries: Vec<Entry>,
+    /// The same calls in their other places: constructors in `mp::` and of contexts.
+    unlisted: Vec<Entry>,
     pub(super) index: Index,
     /// Whether texts go into Rhai's own metadata as well (they cost time at each start).
     with_docs: bool,
@@ -38,9 +40,22 @@ impl Registry {
             named: Module::new(),
             modules: BTreeMap::new(),
             entries: Vec::new(),
+            unlisted: Vec::new(),
             index: Index::default(),
             with_docs,
             vocabulary,
+        }
+    }
+
+    /// Whether every call gets its entry: a list of those that one program names would be of no use.
+    fn is_complete(&self) -> bool {
+        matches!(self.vocabulary, Vocabulary::Everything)
+    }
+
+    /// Writes an entry down.
+    pub(super) fn record(&mut self, entry: impl FnOnce() -> Entry) {
+        if self.is_complete() {
+            self.entries.push(entry());
         }
     }
 
@@ -67,38 +82,41 @@ impl Registry {
         doc: &'static str,
         body: impl Fn(&mut Call<'_>) -> Result + 'static,
     ) {
-        let entry = Entry {
+        // What is generic is little: there are several hundred calls, and most of their code would run for nothing. (A closure that
+        // captures nothing is boxed without an allocation.)
+        self.add_function(module, signature, doc, Box::new(body));
+    }
+
+    fn add_function(
+        &mut self,
+        module: &'static str,
+        signature: &'static str,
+        doc: &'static str,
+        body: Body,
+    ) {
+        let signature = LazySignature::new(signature);
+        let name = signature.name();
+        if self.wants(name) {
+            let function = Function::new(signature.clone(), None, body);
+            let doc = self.metadata(doc);
+            let target = self.module(module);
+            function.add_all(target, module.is_empty(), doc);
+            if !module.is_empty() {
+                target.set_var(name, function.pointer(module));
+                crate::convert::native_function(module, name, move || function.pointer(module));
+            }
+        } else if self.wants(module.rsplit("::").next().unwrap_or(module)) {
+            // A name that it doesn't have is missing in a module that is there.
+            self.module(module);
+        }
+        self.record(|| Entry {
             kind: EntryKind::Function,
             module,
             class: None,
-            signature: LazySignature::new(signature),
+            signature,
             doc,
             of: None,
-        };
-        let name = entry.signature.name();
-        let wanted = self.wants(name);
-        // Values of functions may come from programs that name more than this one.
-        if wanted || !module.is_empty() {
-            let function = Function::new(entry.signature.clone(), None, body);
-            if !module.is_empty() {
-                let made = function.clone();
-                crate::convert::native_function(module, name, move || made.pointer(module));
-            }
-            let of = module.rsplit("::").next().unwrap_or(module);
-            if !wanted && self.wants(of) {
-                // A name that it doesn't have is missing in a module that is there.
-                self.module(module);
-            }
-            if wanted {
-                let doc = self.metadata(doc);
-                let target = self.module(module);
-                function.add_all(target, module.is_empty(), doc);
-                if !module.is_empty() {
-                    target.set_var(name, function.pointer(module));
-                }
-            }
-        }
-        self.entries.push(entry);
+        });
     }
 
     /// The same function in another module, with no entry of its own in the reference.
@@ -110,7 +128,7 @@ impl Registry {
     ) {
         let entries = self.entries.len();
         self.function(module, signature, "", body);
-        self.index.unlisted.extend(self.entries.drain(entries..));
+        self.unlisted.extend(self.entries.drain(entries..));
     }
 
     /// A constructor: global, in `mp::`, and a method of every context.
@@ -129,7 +147,7 @@ impl Registry {
                 context.scope(|| body(call))
             });
         // One entry in the reference is enough; messages know all three.
-        self.index.unlisted.extend(self.entries.drain(entries..));
+        self.unlisted.extend(self.entries.drain(entries..));
     }
 
     /// A constant of a module.
@@ -144,7 +162,7 @@ impl Registry {
             let value = value.into();
             self.module(module).set_var(name, value);
         }
-        self.entries.push(Entry {
+        self.record(|| Entry {
             kind: EntryKind::Constant,
             module,
             class: None,
@@ -156,7 +174,7 @@ impl Registry {
 
     /// The reference's entry for a function that is registered by [`Registry::module`] itself.
     pub fn document(&mut self, module: &'static str, signature: &'static str, doc: &'static str) {
-        self.entries.push(Entry {
+        self.record(|| Entry {
             kind: EntryKind::Function,
             module,
             class: None,
@@ -181,6 +199,12 @@ impl Registry {
         self.vocabulary.has(name)
     }
 
+    /// Whether anything is to be done about a call of that name: it is registered, or at least written down.
+    #[must_use]
+    pub fn needs(&self, name: &str) -> bool {
+        self.is_complete() || self.wants(name)
+    }
+
     /// The text for Rhai's own metadata, where it is asked for.
     pub(super) fn metadata(&self, doc: &'static str) -> Option<&'static str> {
         self.with_docs.then_some(doc)
@@ -192,8 +216,13 @@ impl Registry {
         self.entries
     }
 
-    /// Puts everything into an engine and returns the reference's entries.
-    pub fn install(mut self, engine: &mut Engine) -> Rc<[Entry]> {
+    /// The entries, and those that the reference doesn't list.
+    pub(super) fn into_parts(self) -> (Vec<Entry>, Vec<Entry>) {
+        (self.entries, self.unlisted)
+    }
+
+    /// Puts everything into an engine, and gives the list of all that there is to call.
+    pub fn install(mut self, engine: &mut Engine) -> Catalogue {
         engine.register_global_module(Shared::new(self.global));
         // The last one is searched first.
         engine.register_global_module(Shared::new(self.named));
@@ -215,9 +244,13 @@ impl Registry {
             module.build_index();
             engine.register_static_module(name, Shared::new(module));
         }
-        let entries: Rc<[Entry]> = self.entries.into();
-        self.index.entries = entries.clone();
+        let catalogue = match self.vocabulary {
+            Vocabulary::Everything => Catalogue::new(self.entries, self.unlisted),
+            Vocabulary::Words(_) => Catalogue::default(),
+        };
+        self.index.catalogue = catalogue.clone();
+        self.index.vocabulary = self.vocabulary;
         missing::install(engine, self.index);
-        entries
+        catalogue
     }
 }

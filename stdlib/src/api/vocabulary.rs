@@ -6,44 +6,54 @@
 //! Invariants: a name is left out only where no code of the program can call it. Words in comments and texts count (a
 //! text may be a name in `Fn("…")`); a script that runs code from elsewhere, or makes names as it runs, gets everything.
 
+use ahash::RandomState;
 use std::collections::HashSet;
-use std::hash::{DefaultHasher, Hash, Hasher};
 
 /// Words after which a script may call what its own text doesn't name.
 const OPEN_ENDED: [&str; 4] = ["import", "eval", "Fn", "call_fn"];
 
-/// What the interpreter and this crate call by name where no script does: the operator `in`, leaving a `with`.
-const ALWAYS: [&str; 6] = [
-    "contains",
-    "acquire",
-    "release",
-    "close",
-    "terminate",
-    "shutdown",
+/// What the interpreter calls by name wherever it shows a value.
+const ALWAYS: [&str; 2] = ["to_string", "to_debug"];
+
+/// What the interpreter and this crate call by name where a script has another word: the operator `in`, entering and leaving a `with`.
+const IMPLIED: [(&str, &[&str]); 2] = [
+    ("in", &["contains"]),
+    (
+        "with",
+        &["acquire", "release", "close", "terminate", "shutdown"],
+    ),
 ];
 
 /// A manager's server makes pools for its clients, whose own programs name what they call.
 const SERVERS: [&str; 3] = ["Manager", "SyncManager", "BaseManager"];
 
 /// The names that a program can call.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub enum Vocabulary {
     /// Any.
+    #[default]
     Everything,
     /// Those in its text, as hashes: where two are equal, one name too many is registered, which does no harm.
-    Words(HashSet<u64>),
+    Words(HashSet<u64, RandomState>),
 }
 
 impl Vocabulary {
     /// The names in a program's text.
     #[must_use]
     pub fn of(source: &str) -> Self {
-        let words: HashSet<u64> = source
-            .split(|c: char| !c.is_alphanumeric() && c != '_')
-            .filter(|word| !word.is_empty())
-            .chain(ALWAYS)
-            .map(hash)
-            .collect();
+        let mut words = HashSet::with_hasher(SEEDED);
+        words.extend(
+            source
+                .split(|c: char| !c.is_alphanumeric() && c != '_')
+                .filter(|word| !word.is_empty())
+                .chain(ALWAYS)
+                .map(hash),
+        );
+        for (word, implied) in IMPLIED {
+            if words.contains(&hash(word)) {
+                words.extend(implied.iter().copied().map(hash));
+            }
+        }
         let has = |known: &[&str]| known.iter().any(|word| words.contains(&hash(word)));
         if has(&OPEN_ENDED) || has(&SERVERS) {
             Self::Everything
@@ -63,10 +73,11 @@ impl Vocabulary {
     }
 }
 
+/// Any seed would do.
+const SEEDED: RandomState = RandomState::with_seeds(1, 2, 3, 4);
+
 fn hash(word: &str) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    word.hash(&mut hasher);
-    hasher.finish()
+    SEEDED.hash_one(word)
 }
 
 #[cfg(test)]
@@ -77,9 +88,11 @@ mod tests {
     fn a_text_names_what_it_calls() {
         let words =
             Vocabulary::of("let q = Queue(); print(`${q.qsize()}`); let f = \"put\"; // get");
-        for name in ["Queue", "print", "qsize", "put", "get", "contains", "close"] {
+        for name in ["Queue", "print", "qsize", "put", "get", "to_string"] {
             assert!(words.has(name), "{name}");
         }
+        assert!(!words.has("contains") && Vocabulary::of("1 in x").has("contains"));
+        assert!(!words.has("release") && Vocabulary::of("with x {}").has("release"));
         assert!(!words.has("get_nowait") && !words.has("size"));
     }
 

@@ -33,8 +33,14 @@ use crate::api::Registry;
 use crate::runtime::runtime;
 use rhai::{NativeCallContext, Position};
 
+/// Words without which no process of a program comes to a manager or a proxy: what makes them, and what brings values from other programs.
+const WORDS: [&str; 4] = ["Manager", "managers", "Client", "Listener"];
+
 /// Registers managers and their proxies.
 pub fn register(registry: &mut Registry) {
+    if !WORDS.iter().any(|word| registry.needs(word)) {
+        return;
+    }
     proxies::register(registry);
     manager::register(registry);
 }
