@@ -14,6 +14,11 @@ use std::cell::OnceCell;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+const KEYWORD_PRINT: &str = "print";
+
+/// How Rhai's names of closures begin.
+const ANONYMOUS: &str = "anon$";
+
 /// Calls a method that is not known before the script runs: `m.get_task_queue()`. `None`: there is no such method.
 pub type DynamicMethods =
     Rc<dyn Fn(&NativeCallContext<'_>, &str, &mut [&mut Dynamic]) -> Result<Option<Dynamic>>>;
@@ -67,8 +72,8 @@ pub(super) fn install(engine: &mut Engine, index: Index) {
         deprecated,
         reason = "Rhai marks its volatile calls so; the version is pinned"
     )]
-    engine.on_missing_function(move |name, args, _is_method, context| {
-        look(&index, name, args, &context).map_err(|error| {
+    engine.on_missing_function(move |name, args, is_method, context| {
+        look(&index, name, args, is_method, &context).map_err(|error| {
             error.into_rhai(context.global_runtime_state().source(), Position::NONE)
         })
     });
@@ -78,8 +83,14 @@ fn look(
     index: &Index,
     name: &str,
     args: &mut [&mut Dynamic],
+    is_method: bool,
     context: &EvalContext<'_, '_, '_, '_, '_, '_>,
 ) -> Result<Option<Dynamic>> {
+    // What a script's own function gets: the object before the dot is its `this`.
+    let given = args.len() - usize::from(is_method && !args.is_empty());
+    if name.starts_with(ANONYMOUS) {
+        return closure(name, given, context);
+    }
     if let Some(this) = args.first() {
         let this_type = this.type_id();
         if let Some(signature) = index.by_name().methods.get(&(this_type, name)) {
@@ -99,6 +110,16 @@ fn look(
                 return Ok(Some(value));
             }
         }
+    }
+    if name == KEYWORD_PRINT && args.len() > 1 {
+        let ctx = NativeCallContext::new_with_all_fields(
+            context.engine(),
+            name,
+            None,
+            context.global_runtime_state(),
+            Position::NONE,
+        );
+        return crate::builtins::print_many(&ctx, args).map(Some);
     }
     // Operators, properties and indexers keep Rhai's own error.
     if !name.starts_with(|c: char| c.is_alphabetic() || c == '_') || name.contains('$') {
@@ -132,7 +153,7 @@ fn look(
         );
         return wrong(name, Kind::AttributeError, message);
     }
-    unknown(index, name, args, context)
+    unknown(index, name, args, given, context)
 }
 
 fn too_many(signature: &Signature, given: usize) -> Result<Option<Dynamic>> {
@@ -191,10 +212,36 @@ fn is_global(info: &FuncInfo<'_>) -> bool {
     info.namespace.is_empty() || info.metadata.namespace.is_global_namespace()
 }
 
+/// A closure that was called with more or fewer arguments than it has. How many of its parameters are what it has captured, and
+/// not the script's to count, nobody knows here.
+fn closure(
+    name: &str,
+    given: usize,
+    context: &EvalContext<'_, '_, '_, '_, '_, '_>,
+) -> Result<Option<Dynamic>> {
+    let takes = context.iter_namespaces().find_map(|module| {
+        module
+            .iter_script_fn_info()
+            .find(|(.., known, _, _)| *known == name)
+            .map(|(.., params, _)| params)
+    });
+    let Some(takes) = takes.filter(|takes| *takes != given) else {
+        return Ok(None);
+    };
+    let (difference, which) = (
+        takes.abs_diff(given),
+        if takes > given { "few" } else { "many" },
+    );
+    let plural = if difference == 1 { "" } else { "s" };
+    let message = format!("a closure was called with {difference} argument{plural} too {which}");
+    wrong(name, Kind::TypeError, message)
+}
+
 fn unknown(
     index: &Index,
     name: &str,
     args: &[&mut Dynamic],
+    given: usize,
     context: &EvalContext<'_, '_, '_, '_, '_, '_>,
 ) -> Result<Option<Dynamic>> {
     let mut same_name: Vec<usize> = Vec::new();
@@ -202,7 +249,7 @@ fn unknown(
     for module in context.iter_namespaces() {
         for (.., fn_name, params, _) in module.iter_script_fn_info() {
             if fn_name == name {
-                if params == args.len() {
+                if params == given {
                     return Ok(None);
                 }
                 same_name.push(params);
@@ -212,10 +259,7 @@ fn unknown(
     }
     if let Some(params) = same_name.first() {
         let plural = if *params == 1 { "" } else { "s" };
-        let message = format!(
-            "{name}() takes {params} argument{plural}, {} were given",
-            args.len()
-        );
+        let message = format!("{name}() takes {params} argument{plural}, {given} were given");
         return wrong(name, Kind::TypeError, message);
     }
     let of_module = || {

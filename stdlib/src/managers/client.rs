@@ -28,6 +28,7 @@ use nix::libc;
 use rhai::{Dynamic, EvalAltResult};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::{Rc, Weak};
 
 /// So many notes (held, dropped) wait for the next request; one more, and they are sent by themselves.
@@ -304,14 +305,14 @@ impl Client {
             .map(|(id, _)| *id)
             .collect();
         let (first, second) = self.number.get();
-        let (device, inode) = session_identity();
+        let (system, inode) = session_identity();
         message::with_encoder(|encoder| {
             let writer = encoder.writer();
             writer.int(Op::Hello as i64);
             writer.int(0);
             let nested = "two levels are never too deep";
             writer.begin_array(5).expect(nested);
-            for number in [first, second, device, inode] {
+            for number in [first, second, system, inode] {
                 writer.int(number);
             }
             writer.begin_array(held.len()).expect(nested);
@@ -568,10 +569,22 @@ pub(super) fn thrown(value: Dynamic) -> Error {
     }
 }
 
-/// What tells this program's session from any other on this machine: the file of its memory.
+/// What tells this program's session from any other, on this machine and on others that a manager is reached from: the file of its
+/// memory, and since when the system that has it runs.
 pub(super) fn session_identity() -> (i64, i64) {
+    thread_local! {
+        static SYSTEM: i64 = {
+            let mut hasher = DefaultHasher::new();
+            let boot = std::fs::read("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+            boot.hash(&mut hasher);
+            hasher.finish().cast_signed()
+        };
+    }
     match nix::sys::stat::fstat(session().fd()) {
-        Ok(status) => (status.st_dev.cast_signed(), status.st_ino.cast_signed()),
+        Ok(status) => (
+            SYSTEM.with(|system| system ^ status.st_dev.cast_signed()),
+            status.st_ino.cast_signed(),
+        ),
         Err(_) => (0, 0),
     }
 }

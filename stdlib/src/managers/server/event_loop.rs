@@ -352,7 +352,7 @@ impl<'s> Loop<'s> {
         let Some(peer) = &mut self.peers[place] else {
             return Ok(());
         };
-        peer.same_session = peer.local && session == session_identity();
+        peer.same_session = session == session_identity();
         peer.stage = Stage::Ready(client);
         let same: Dynamic = peer.same_session.into();
         self.out_cleared().value(&same)?;
@@ -366,7 +366,8 @@ impl<'s> Loop<'s> {
         };
         let refused = if !peer.same_session && !self.out.handles().is_empty() {
             Some(
-                "queues, locks and shared values belong to their program: they can't travel to another one",
+                "queues, locks and shared values belong to their program: they can't travel to another one, which can use what a manager itself \
+                 makes, and a queue::Queue()",
             )
         } else if !peer.local && !self.out.fds().is_empty() {
             Some("connections and sockets can't travel over a network")
