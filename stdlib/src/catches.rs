@@ -354,6 +354,22 @@ mod tests {
                     "ZeroDivisionError: Division by zero: 1 / 0",
                 ),
                 ("try { 1 / 0 } catch { return 5; }", "5"),
+                (
+                    "try { eval(\"1 +\") } catch (e) { return [e.type, e.message]; }",
+                    "[\"SyntaxError\", \"Syntax error: Script is incomplete\"]",
+                ),
+                (
+                    "try { Fn(\"print\") } catch (e) { return e.type; }",
+                    "SyntaxError",
+                ),
+                (
+                    "try { parse_int(\"abc\") } catch (e) { return e.type; }",
+                    "ValueError",
+                ),
+                (
+                    "try { let f = |x| x; f.call() } catch (e) { return `${e}`; }",
+                    "TypeError: a closure was called with 1 argument too few",
+                ),
                 // What a script throws stays what it is.
                 (
                     "try { throw #{error: \"mine\", message: \"m\"} } catch (e) { return e.error; }",

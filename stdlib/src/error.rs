@@ -376,6 +376,9 @@ pub fn interpreter_error(error: &EvalAltResult) -> (Kind, String) {
             let lower = message.to_lowercase();
             if lower.contains("zero") {
                 Kind::ZeroDivisionError
+            } else if lower.starts_with("error parsing ") {
+                // `parse_int("abc")`.
+                Kind::ValueError
             } else {
                 Kind::OverflowError
             }

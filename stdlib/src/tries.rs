@@ -42,7 +42,8 @@ fn evaluate(
 /// Whether a handler gets it: all that went wrong, but not the ways out of a block and the end of the process.
 fn is_caught(error: &EvalAltResult) -> bool {
     match error.unwrap_inner() {
-        EvalAltResult::ErrorStackOverflow(..) => true,
+        // A text for `eval` and a module may be no script; Rhai catches neither.
+        EvalAltResult::ErrorStackOverflow(..) | EvalAltResult::ErrorParsing(..) => true,
         // What a signal's handler raised between two steps of the script; another end of the process is no error.
         EvalAltResult::ErrorTerminated(value, _) => !value.is_unit(),
         inner => inner.is_catchable(),
