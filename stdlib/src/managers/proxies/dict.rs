@@ -72,6 +72,9 @@ enum State {
     Before,
     Within {
         keys: std::vec::IntoIter<Dynamic>,
+        /// How many there were.
+        size: usize,
+        /// What this process had done to the dict when its size was last known.
         changes: u64,
     },
     Over,
@@ -87,9 +90,10 @@ impl Iterator for Keys {
                 .call(Op::Keys, &[], mphost_core::position::Position::NONE)
             {
                 Ok(keys) => {
-                    let keys = keys.try_cast::<Array>().unwrap_or_default().into_iter();
+                    let keys = keys.try_cast::<Array>().unwrap_or_default();
                     self.state = State::Within {
-                        keys,
+                        size: keys.len(),
+                        keys: keys.into_iter(),
                         changes: self.proxy.changes(),
                     };
                 }
@@ -99,18 +103,35 @@ impl Iterator for Keys {
                 }
             }
         }
-        let State::Within { keys, changes } = &mut self.state else {
+        let State::Within {
+            keys,
+            size,
+            changes,
+        } = &mut self.state
+        else {
             return None;
         };
+        // Only what has changed since may have changed the size.
         if *changes != self.proxy.changes() {
-            self.state = State::Over;
-            return Some(Err(in_iterator(raise(
-                Kind::RuntimeError,
-                "dictionary changed size during iteration",
-            ))));
+            *changes = self.proxy.changes();
+            if let Err(error) = same_size(&self.proxy, *size) {
+                self.state = State::Over;
+                return Some(Err(in_iterator(error)));
+            }
         }
         keys.next().map(Ok)
     }
+}
+
+fn same_size(proxy: &Proxy, size: usize) -> Result<()> {
+    let now = proxy.call(Op::Len, &[], mphost_core::position::Position::NONE)?;
+    if now.as_int().ok().and_then(|now| usize::try_from(now).ok()) == Some(size) {
+        return Ok(());
+    }
+    Err(raise(
+        Kind::RuntimeError,
+        "dictionary changed size during iteration",
+    ))
 }
 
 fn update(call: &mut Call<'_>) -> Result {
@@ -180,6 +201,7 @@ pub(super) fn register(registry: &mut Registry) {
         .index_setter(|call| {
             let (key, value) = (call.take(0), call.take(1));
             let this = call.this::<DictProxy>();
+            this.proxy().changed();
             this.proxy().set_place(Op::SetItem, Some(&key), &value, call.ctx)?;
             Ok(Dynamic::UNIT)
         })
