@@ -8,13 +8,15 @@
 //! Rhai looks for what a function's value names among the script's own functions alone. So that a module's functions and closures
 //! can be given to processes and pools as well, those whose names the script doesn't have itself are put beside its own.
 //!
+//! A name alone finds the script's function first, so a module's function is a value (`tools::square`) only where its name is its own.
+//!
 //! Invariant: a module is evaluated once in each process, as in Python.
 
 use crate::catches;
 use crate::convert;
 use rhai::{
-    AST, Dynamic, Engine, EvalAltResult, GlobalRuntimeState, Module, ModuleResolver, Position,
-    Scope, Shared,
+    AST, Dynamic, Engine, EvalAltResult, FnAccess, FnPtr, GlobalRuntimeState, Module,
+    ModuleResolver, Position, Scope, Shared,
 };
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -81,8 +83,11 @@ impl Resolver {
         let within = |error| Box::new(EvalAltResult::ErrorInModule(name.clone(), error, at));
         let ast = catches::compile(engine, &source, &name)
             .map_err(|error| within(Box::new(EvalAltResult::ErrorParsing(*error.0, error.1))))?;
-        self.beside.borrow_mut().push(functions_of(&ast));
-        let module = Module::eval_ast_as_new_raw(engine, scope, global, &ast).map_err(within)?;
+        let functions = functions_of(&ast);
+        self.beside.borrow_mut().push(functions.clone());
+        let mut module =
+            Module::eval_ast_as_new_raw(engine, scope, global, &ast).map_err(within)?;
+        name_values(&mut module, &functions);
         let module = Shared::new(module);
         self.known.borrow_mut().insert(file, module.clone());
         self.put_beside(global);
@@ -113,6 +118,20 @@ fn functions_of(ast: &AST) -> Shared<Module> {
         }
     }
     Shared::new(functions)
+}
+
+/// A module's public functions are values by their bare names: `pool.map(tools::square, items)`.
+fn name_values(module: &mut Module, functions: &Module) {
+    for (_, access, name, ..) in functions.iter_script_fn_info() {
+        // A closure has no name that a script could write.
+        if access == FnAccess::Public
+            && !module.contains_var(name)
+            && let Ok(pointer) = FnPtr::new(name)
+        {
+            module.set_var(name, pointer);
+        }
+    }
+    module.build_index();
 }
 
 impl ModuleResolver for Resolver {

@@ -10,6 +10,7 @@ mod test_runner;
 mod ui;
 
 use clap::{CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::process::ExitCode;
 
@@ -126,7 +127,7 @@ enum Command {
 fn main() -> ExitCode {
     // A process that the host executed itself never gets past this line.
     mphost_stdlib::host::child_entry();
-    let cli = Cli::parse();
+    let cli = parsed(std::env::args_os().collect());
     let code = match (cli.command, cli.code) {
         (Some(Command::Run(args)), _) => run::run(args),
         (Some(Command::Repl(args)), _) => repl::repl(&args),
@@ -146,6 +147,24 @@ fn main() -> ExitCode {
         (None, None) => run::run_stdin(&cli.common),
     };
     ExitCode::from(code)
+}
+
+/// The command line. Options in front of a command are the command's: `mphost --start-method spawn run ticket.rhai`.
+fn parsed(line: Vec<OsString>) -> Cli {
+    let cli = Cli::parse_from(&line);
+    let Some(word) = cli.args.first().filter(|_| cli.code.is_none()) else {
+        return cli;
+    };
+    // Behind options clap takes every word for an argument, that of a command too.
+    let options = 1..line.len() - cli.args.len();
+    if options.is_empty() || Cli::command().find_subcommand(word).is_none() {
+        return cli;
+    }
+    let command = options.end;
+    let mut moved = vec![line[0].clone(), line[command].clone()];
+    moved.extend_from_slice(&line[options]);
+    moved.extend_from_slice(&line[command + 1..]);
+    Cli::parse_from(moved)
 }
 
 /// What to say of a first word that is no command.

@@ -97,7 +97,11 @@ fn ctx_21_children_find_what_their_parent_imported() {
         with Pool(1) as pool {
             print(pool.map(tools::adder(10), [1, 2]));
             print(pool.map(|x| tools::describe(x), [5]));
+            print(pool.map(tools::double, [3]));
         }
+        spawn(tools::put_double, [q, 4]).join();
+        print(q.get());
+        try { tools::hidden } catch (e) { print(e.type); }
         print(tools::in_a_pool([1, 2]));
         print(tools::caught());
         "#,
@@ -110,6 +114,8 @@ fn ctx_21_children_find_what_their_parent_imported() {
         fn describe(x) { words::many(x) }
         fn adder(n) { |x| x + n }
         fn double(x) { x * 2 }
+        fn put_double(q, x) { q.put(double(x)); }
+        private fn hidden(x) { x }
         fn in_a_pool(items) { with Pool(1) as pool { pool.map(double, items) } }
         fn caught() { try { [1][5] } catch (e) { return e.type; } }
         "#,
@@ -126,7 +132,8 @@ fn ctx_21_children_find_what_their_parent_imported() {
             "",
         );
         assert_eq!(
-            printed, "1 of them\n[11, 12]\n[\"5 of them\"]\n[2, 4]\nIndexError\n",
+            printed,
+            "1 of them\n[11, 12]\n[\"5 of them\"]\n[6]\n8\nNameError\n[2, 4]\nIndexError\n",
             "{method}"
         );
     }
@@ -219,6 +226,38 @@ fn x_25_and_26_nothing_is_said_and_nothing_is_left() {
             .collect();
         assert!(left.is_empty(), "{left:?}");
     }
+}
+
+#[test]
+fn options_may_stand_before_the_command() {
+    let folder = folder();
+    write(
+        folder.path(),
+        "script.rhai",
+        "print(get_start_method(), sys::argv.len(), sys::argv[1]);",
+    );
+    let printed = output(
+        folder.path(),
+        &[
+            "--start-method",
+            "spawn",
+            "--no-deadlock-detection",
+            "run",
+            "script.rhai",
+            "--log",
+        ],
+        "",
+    );
+    assert_eq!(printed, "spawn 2 --log\n");
+    let refused = run(
+        folder.path(),
+        &["--log", "info", "check", "script.rhai"],
+        "",
+    );
+    assert_eq!(refused.status.code(), Some(2));
+    let wrong = run(folder.path(), &["--log", "info", "rnu", "script.rhai"], "");
+    let said = String::from_utf8_lossy(&wrong.stderr).into_owned();
+    assert!(said.contains("did you mean 'run'"), "{said}");
 }
 
 #[test]

@@ -39,6 +39,12 @@ pub(crate) fn improved(text: String) -> String {
             "{text}; a condition is true or false, as x != 0 and !items.is_empty() are"
         );
     }
+    if text.starts_with("Data race detected on argument") {
+        return format!(
+            "{text}; a method's arguments, and closures in them, can't hold the object that it is called on: \
+             let same = object; does, and they use that"
+        );
+    }
     const OF_TYPES: [&str; 4] = [
         "Data type incorrect",
         "Output type incorrect",
@@ -130,6 +136,15 @@ fn about_variable(name: &str) -> String {
             ),
         };
     }
+    if runtime
+        .ast()
+        .iter_functions()
+        .any(|function| function.name == name)
+    {
+        return format!(
+            "; a closure knows the functions above it by their bare names: move '{name}' up, or write Fn(\"{name}\")"
+        );
+    }
     if syntax::assigned(&program.source, name) {
         return format!("; a variable is declared before it is used: let {name} = …");
     }
@@ -138,6 +153,11 @@ fn about_variable(name: &str) -> String {
             .iter()
             .filter(|entry| entry.module.is_empty() && entry.class.is_none())
             .map(|entry| entry.signature.name());
+        if globals.clone().any(|global| global == name) {
+            return format!(
+                "; '{name}' is a function: {name}(…) calls it, Fn(\"{name}\") is its value"
+            );
+        }
         let ast = runtime.ast();
         let functions = ast.iter_functions().map(|function| function.name);
         suggest(
