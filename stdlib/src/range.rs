@@ -65,6 +65,18 @@ impl SteppedRange {
             .ok_or_else(|| raise(Kind::IndexError, "range object index out of range"))
     }
 
+    /// Whether it has the number.
+    #[must_use]
+    pub fn contains(&self, value: i64) -> bool {
+        let (start, value, step) = (
+            i128::from(self.start),
+            i128::from(value),
+            i128::from(self.step),
+        );
+        let steps = (value - start) / step;
+        (value - start) % step == 0 && u64::try_from(steps).is_ok_and(|steps| steps < self.len())
+    }
+
     /// The numbers, one after the other.
     pub fn iter(self) -> impl Iterator<Item = i64> {
         (0..self.len()).map_while(move |index| self.get(index))
@@ -169,6 +181,17 @@ pub fn register(registry: &mut Registry) {
                 i64::try_from(call.this::<SteppedRange>().len()).unwrap_or(i64::MAX),
             ))
         })
+        .method(
+            "contains(value: any)",
+            "Whether it is one of the numbers; so is `value in range`.",
+            |call| {
+                let range = call.this::<SteppedRange>();
+                Ok(call
+                    .int(0)
+                    .is_some_and(|value| range.contains(value))
+                    .into())
+            },
+        )
         .index_getter(
             "The number at an index; negative indexes count from the end.",
             |call| {
@@ -217,10 +240,19 @@ mod tests {
 
     #[test]
     fn ranges_in_scripts() {
-        let engine = engine(&[crate::builtins::register]);
+        let engine = engine(&[crate::builtins::register, crate::errors::register]);
         check(
             &engine,
             &[
+                (
+                    "let r = range(2, 11, 3); [2 in r, 8 in r, 9 in r, 11 in r, -1 in r, r.contains(5), range(5, 0, -2).contains(1), range(5, 0, -2).contains(0)]",
+                    "[true, true, false, false, false, true, true, false]",
+                ),
+                ("[range(3)[1], range(3)[-1], (2..5)[0]]", "[1, 2, 2]"),
+                (
+                    "try { range(3)[3] } catch (e) { return `${e}`; }",
+                    "IndexError: range object index out of range",
+                ),
                 (
                     "let a = []; for i in range(4) { a.push(i); } a",
                     "[0, 1, 2, 3]",

@@ -73,7 +73,7 @@ impl<'a> Call<'a> {
         }
         for (value, param) in rest[..given].iter_mut().zip(&signature.params) {
             param.check(signature.name, value)?;
-            self.args.push(value.take());
+            self.args.push(param.ty.fitted(value.take()));
         }
         self.given = (1 << self.args.len()) - 1;
         if let Some(options) = options {
@@ -105,7 +105,9 @@ impl<'a> Call<'a> {
                             format!("{}(): '{name}' is given twice", self.signature.name),
                         ));
                     }
-                    self.signature.params[index].check(self.signature.name, &value)?;
+                    let param = &self.signature.params[index];
+                    param.check(self.signature.name, &value)?;
+                    let value = param.ty.fitted(value);
                     while self.args.len() <= index {
                         self.args.push(Dynamic::UNIT);
                     }
@@ -125,13 +127,16 @@ impl<'a> Call<'a> {
     #[must_use]
     pub fn unknown_option(&self, name: &str) -> crate::error::Error {
         let known: Vec<&str> = self.signature.params.iter().map(|p| p.name).collect();
+        let takes = match self.signature.option_names() {
+            names if names.is_empty() => "it takes none".to_owned(),
+            names => format!("it takes: {names}"),
+        };
         raise(
             Kind::TypeError,
             format!(
-                "{}() has no option '{name}'{}; it takes: {}",
+                "{}() has no option '{name}'{}; {takes}",
                 self.signature.name,
                 super::suggest(name, known.iter().copied()),
-                self.signature.option_names()
             ),
         )
     }

@@ -78,6 +78,17 @@ impl Type {
         }
     }
 
+    /// A value that is accepted, as the call gets it.
+    pub(super) fn fitted(self, value: Dynamic) -> Dynamic {
+        if self != Type::Str {
+            return value;
+        }
+        match value.as_char() {
+            Ok(letter) => Dynamic::from(letter.to_string()),
+            Err(_) => value,
+        }
+    }
+
     fn accepts(self, value: &Dynamic) -> bool {
         match self {
             Type::Any | Type::Items => true,
@@ -86,7 +97,8 @@ impl Type {
             Type::Int => value.is::<i64>(),
             Type::Number => value.is::<i64>() || value.is::<f64>(),
             Type::Seconds => value.is::<i64>() || value.is::<f64>() || value.is_unit(),
-            Type::Str => value.is::<ImmutableString>(),
+            // Rhai writes a text of one character in either kind of quotes, and Python does so.
+            Type::Str => value.is::<ImmutableString>() || value.is::<char>(),
             Type::Bytes => value.is::<ImmutableString>() || value.is::<rhai::Blob>(),
             Type::Blob => value.is::<rhai::Blob>(),
             Type::Array => value.is::<rhai::Array>(),
@@ -216,7 +228,12 @@ impl Signature {
     #[must_use]
     pub fn map_is_options(&self, index: usize) -> bool {
         match self.params.get(index).filter(|_| index < self.positional) {
-            Some(param) => param.default.is_some() && !matches!(param.ty, Type::Any | Type::Map),
+            // What must be given may be given by name where no map could be meant: `pool.apply(#{func: f, args: [1]})`.
+            Some(param) => match param.ty {
+                Type::Any | Type::Map => false,
+                Type::Items => param.default.is_some(),
+                _ => true,
+            },
             None => true,
         }
     }

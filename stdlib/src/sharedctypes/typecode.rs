@@ -187,7 +187,10 @@ impl TypeCode {
                 if single.is_infinite() && wide.is_finite() {
                     return Err(raise(
                         Kind::OverflowError,
-                        format!("{wide} is too large for typecode 'f' (c_float)"),
+                        format!(
+                            "{} is too large for typecode 'f' (c_float)",
+                            crate::spelling::float(wide)
+                        ),
                     ));
                 }
                 Ok(single.to_bits().into())

@@ -245,7 +245,7 @@ impl Guard {
             Err(raise(
                 Kind::AttributeError,
                 format!(
-                    "'{of}' object has no method 'acquire': 'lock' is true, false or a lock of this program"
+                    "'{of}' object has no method 'acquire' of this program's own: 'lock' is a Lock or an RLock; a Value and an Array take true and false, too"
                 ),
             ))
         }
