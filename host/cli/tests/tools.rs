@@ -109,3 +109,16 @@ fn the_help_of_every_command_has_examples() {
         assert!(help.contains(&format!("mphost {command}")), "{command}");
     }
 }
+
+#[test]
+fn a_failed_test_function_is_the_first_of_its_traceback() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let text = "// The first line.\nfn check(x) { assert(x, \"said\"); }\nfn test_it() { check(false); }\n";
+    std::fs::write(place.path().join("some_test.rhai"), text).expect("a file");
+    let tested = mphost(place.path(), &["test", "some_test.rhai"]);
+    assert_eq!(tested.status.code(), Some(1));
+    let said = stdout(&tested) + &stderr(&tested);
+    assert!(said.contains("line 3, column 16, in test_it"), "{said}");
+    assert!(said.contains("AssertionError: said"), "{said}");
+    assert!(!said.contains("The first line."), "{said}");
+}

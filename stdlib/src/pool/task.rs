@@ -60,6 +60,9 @@ impl Function {
         encoder.value_at("func", &Dynamic::from(pointer.clone()))?;
         let name = match pointer.fn_name() {
             closure if closure.starts_with("anon$") => "a closure".to_owned(),
+            native if crate::convert::native_named(native).is_some() => {
+                format!("'{}'", native.replace("__", "::"))
+            }
             name => format!("'{name}'"),
         };
         Ok(Self {

@@ -259,6 +259,13 @@ fn adopt_method(head: &Head) {
 thread_local! {
     static PENDING: RefCell<Option<(Vec<u8>, Vec<OwnedFd>)>> = const { RefCell::new(None) };
     static EXIT: Cell<i32> = const { Cell::new(1) };
+    /// Whether the host calls one of the script's functions instead of running the script.
+    static CALLING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether the outermost call of this process is the host's own, which stands nowhere in the script.
+pub(super) fn is_called() -> bool {
+    CALLING.get()
 }
 
 /// The life of an executed child: the program is compiled, the prologue evaluated, the task run. Returns the exit code.
@@ -345,6 +352,7 @@ fn run_prepared(bootstrap: &[u8], fds: Vec<OwnedFd>) -> i32 {
 /// # Errors
 /// What the function throws, or what evaluating a constant does.
 pub fn call_function(name: &str) -> std::result::Result<Dynamic, Box<EvalAltResult>> {
+    CALLING.set(true);
     let runtime = runtime();
     let ast = runtime.ast();
     let mut statements: Vec<Stmt> = ast

@@ -229,7 +229,7 @@ pub fn report_uncaught(error: &EvalAltResult) -> i32 {
     text.push_str(&traceback::format(
         error,
         &program.path,
-        is_child,
+        is_child || super::child::is_called(),
         &mut sources,
     ));
     let _ = crate::output::write_report(&text);
