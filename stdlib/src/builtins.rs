@@ -399,7 +399,7 @@ mod tests {
                 ("let s = \"ab\"; s *= 2; s", "abab"),
                 (
                     "\"ab\" * 9223372036854775807",
-                    "MemoryError: there is no memory for a value of 18446744073709551614 bytes",
+                    "OverflowError: 9223372036854775807 times 2 bytes is more than any memory",
                 ),
                 (
                     "let a = [1, 2]; let x = id(a); let b = 0; x == id(a)",

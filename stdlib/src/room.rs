@@ -40,12 +40,16 @@ fn refused(bytes: Option<usize>) -> Error {
 /// Makes sure that `count` items of `size` bytes can be allocated at this moment.
 ///
 /// # Errors
-/// `MemoryError`.
+/// `MemoryError`; `OverflowError` for more than any machine could address, as in Python.
 pub fn ensure(count: usize, size: usize) -> Result<()> {
-    match count.checked_mul(size) {
+    let bytes = count.checked_mul(size);
+    match bytes.filter(|bytes| isize::try_from(*bytes).is_ok()) {
         Some(bytes) if bytes < SMALL => Ok(()),
         Some(bytes) => grow(&mut Vec::<u8>::new(), bytes),
-        None => Err(refused(None)),
+        None => Err(raise(
+            Kind::OverflowError,
+            format!("{count} times {size} bytes is more than any memory"),
+        )),
     }
 }
 
