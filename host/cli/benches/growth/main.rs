@@ -211,7 +211,7 @@ fn items(measure: &Measure) {
 
 fn sizes(measure: &Measure) {
     head(
-        "Blobs of one size, through a Queue within a process (its processor's time), and through a Pipe to another",
+        "Blobs of one size, through a Queue within a process, through a Pipe to another: processors' time",
         &[
             "bytes",
             "Queue, µs an item",
@@ -232,7 +232,11 @@ fn sizes(measure: &Measure) {
         let cells = ["queue", "pipe"].map(|kind| {
             let args = [kind.to_owned(), bytes.to_string(), count.to_string()];
             measure.script("growth_size", &args, |cost| {
-                [cost.figures[0], cost.figures[0] * 1e3 / bytes as f64]
+                let each = match kind {
+                    "queue" => cost.figures[0],
+                    _ => cost.processor / count as f64,
+                };
+                [each, each * 1e3 / bytes as f64]
             })
         });
         line(bytes, cells.into_iter().flatten());
@@ -268,10 +272,12 @@ fn contenders(measure: &Measure) {
 fn clients(measure: &Measure) {
     head(
         "Clients of a Manager, each a process: µs for a set or a get, over all",
-        &["clients", "set or get"],
+        &["clients", "set or get", "the server's processor"],
     );
     for n in measure.steps(&[1, 10, 100, 1000]) {
-        let cells = measure.script("growth_clients", &[n.to_string()], |cost| [cost.figures[0]]);
+        let cells = measure.script("growth_clients", &[n.to_string()], |cost| {
+            [cost.figures[0], cost.figures.get(1).copied().unwrap_or(0.0)]
+        });
         line(n, cells);
     }
 }
