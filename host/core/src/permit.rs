@@ -14,10 +14,10 @@ use crate::error::{CoreError, Result};
 use crate::position::Position;
 use crate::session::layout::Entry;
 use crate::session::{ObjRef, ObjectKind, Session, objects, pages, session};
+use crate::sys::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use crate::sys::memory::Shared;
 use crate::table::{self, ExitStatus, SlotId, SlotStatus};
 use crate::wait::{WaitInfo, WaitKind, wait_until};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 
 const LIVE: u64 = 1 << 62;
 const DEAD: u64 = 2 << 62;
