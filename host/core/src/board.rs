@@ -10,11 +10,11 @@ use crate::position::Position;
 use crate::session::layout::Entry;
 use crate::session::pages::{self, Run};
 use crate::session::{ObjRef, ObjectKind, Session, objects, session};
+use crate::sys::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use crate::sys::memory::Shared;
 use crate::sys::mutex::{Guard, RobustMutex};
 use crate::table::{self, SlotId, SlotStatus};
 use crate::wait;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 
 /// Lines beyond one for each process: waits within the callbacks of waits.
 const EXTRA: usize = 1024;

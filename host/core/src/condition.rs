@@ -155,8 +155,10 @@ impl Condition {
             }
             Ok((line.mark() != Mark::Waiting).then_some(()))
         });
-        let notified = self.leave(line, waited.is_ok());
-        lock.restore(depth, position)?;
+        // The line stays until the lock is taken again: who dies on the way there hands on what it had.
+        let restored = lock.restore(depth, position);
+        let notified = self.leave(line, waited.is_ok() && restored.is_ok());
+        restored?;
         waited?;
         notified
     }

@@ -7,8 +7,8 @@ use crate::clock::Deadline;
 use crate::error::Result;
 use crate::position::Position;
 use crate::session::{ObjRef, ObjectKind, objects};
+use crate::sys::atomic::{AtomicU64, Ordering::SeqCst};
 use crate::wait::{WaitInfo, WaitKind, wait_until};
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
 /// A flag to wait for.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -9,9 +9,9 @@
 //! Invariant: an eventcount lies at a fixed place of the session's tables that never holds
 //! anything else, so that a late wake-up of something that is gone is merely spurious.
 
+use crate::sys::atomic::{AtomicU32, Ordering, fence};
 use crate::sys::futex;
 use crate::sys::memory::Shared;
-use std::sync::atomic::{AtomicU32, Ordering, fence};
 
 /// A sequence and the number of those who wait for it to change. See the module.
 #[repr(C)]

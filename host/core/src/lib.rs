@@ -13,6 +13,9 @@ pub mod event;
 pub mod eventcount;
 pub mod files;
 pub mod isolate;
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod models;
 pub mod names;
 pub mod permit;
 pub mod pool;

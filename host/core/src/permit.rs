@@ -14,10 +14,10 @@ use crate::error::{CoreError, Result};
 use crate::position::Position;
 use crate::session::layout::Entry;
 use crate::session::{ObjRef, ObjectKind, Session, objects, pages, session};
+use crate::sys::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use crate::sys::memory::Shared;
 use crate::table::{self, ExitStatus, SlotId, SlotStatus};
 use crate::wait::{WaitInfo, WaitKind, wait_until};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 
 const LIVE: u64 = 1 << 62;
 const DEAD: u64 = 2 << 62;
@@ -115,23 +115,24 @@ fn died(word: u64) -> Option<(i32, ExitStatus)> {
 }
 
 fn owner_died(permit: &Permit) -> Result<()> {
-    let word = permit.word.load(SeqCst);
-    if word == 0 {
-        return Ok(());
+    loop {
+        let word = permit.word.load(SeqCst);
+        let dead = died(word);
+        let acquired_at = Position::from_bits(permit.position.load(Relaxed));
+        // Only what was seen whole. Meanwhile it may have been released and taken by another, or a dead holder may have been
+        // buried: then the table knows nothing of that one any more, but the word does.
+        if permit.word.load(SeqCst) != word {
+            continue;
+        }
+        return match dead {
+            None => Ok(()),
+            Some((pid, status)) => Err(CoreError::OwnerDied {
+                pid,
+                exitcode: status.code(),
+                acquired_at,
+            }),
+        };
     }
-    let Some((pid, status)) = died(word) else {
-        return Ok(());
-    };
-    let acquired_at = Position::from_bits(permit.position.load(Relaxed));
-    // Only what was seen whole: meanwhile it may have been released and taken by another.
-    if permit.word.load(SeqCst) != word {
-        return Ok(());
-    }
-    Err(CoreError::OwnerDied {
-        pid,
-        exitcode: status.code(),
-        acquired_at,
-    })
 }
 
 /// Kinds whose words name holders.
@@ -319,16 +320,22 @@ impl Permits {
     #[inline]
     fn free(permits: &[Permit], which: impl Fn(u64) -> bool) -> bool {
         for permit in permits {
-            let word = permit.word.load(Relaxed);
-            if word != 0 && which(word) {
-                permit.position.store(0, Relaxed);
-                if permit
-                    .word
-                    .compare_exchange(word, 0, SeqCst, Relaxed)
-                    .is_ok()
-                {
-                    return true;
+            let mut word = permit.word.load(Relaxed);
+            while word != 0 {
+                let now = if which(word) {
+                    permit.position.store(0, Relaxed);
+                    match permit.word.compare_exchange(word, 0, SeqCst, Relaxed) {
+                        Ok(_) => return true,
+                        Err(now) => now,
+                    }
+                } else {
+                    permit.word.load(SeqCst)
+                };
+                // As it was, and not one of those. If not, its dead holder may have been buried just now.
+                if now == word {
+                    break;
                 }
+                word = now;
             }
         }
         false

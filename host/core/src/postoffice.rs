@@ -12,6 +12,7 @@
 use crate::error::{CoreError, Result};
 use crate::queue;
 use crate::session::{RawHandle, Session, session};
+use crate::sys::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 use crate::sys::memory::Shared;
 use crate::sys::mutex::RobustMutex;
 use nix::errno::Errno;
@@ -21,7 +22,6 @@ use nix::sys::socket::{
 };
 use std::io::{IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::SeqCst};
 
 /// The most descriptors in one item (SCM_MAX_FD).
 pub const MOST: usize = 253;

@@ -21,11 +21,11 @@ use crate::postoffice;
 use crate::session::layout::Entry;
 use crate::session::pages::{self, Run};
 use crate::session::{ObjRef, ObjectKind, RawHandle, Session, objects, session};
+use crate::sys::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
 use crate::sys::memory::{PAGE, Shared};
 use crate::sys::mutex::RobustMutex;
 use crate::wait::{WaitInfo, WaitKind, wait_until};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*, fence};
 
 /// Eventcounts of the entry: getters, putters, joiners.
 const GETTERS: usize = 0;

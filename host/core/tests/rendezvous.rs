@@ -131,6 +131,30 @@ fn the_dead_swallow_no_notification() {
 }
 
 #[test]
+fn one_killed_on_its_way_back_to_the_lock_hands_its_notification_on() {
+    in_session(|| {
+        for lock in locks() {
+            let condition = Condition::create(P).unwrap();
+            let woken = Block::create(8, P).unwrap();
+            let first = waiter(&condition, &lock, &woken);
+            let second = waiter(&condition, &lock, &woken);
+            lock.acquire(long(), P).unwrap();
+            condition.notify(1).unwrap();
+            let kind = match lock {
+                AnyLock::Lock(_) => wait::WaitKind::Lock,
+                AnyLock::RLock(_) => wait::WaitKind::RLock,
+            };
+            until_waiting_on(first, kind);
+            kill(first);
+            assert_eq!(finish(first).code(), -9);
+            lock.release().unwrap();
+            until(&woken, 1);
+            finish_well(second);
+        }
+    });
+}
+
+#[test]
 fn a_barrier_lets_all_go_with_numbers_of_their_own() {
     in_session(|| {
         const ROUNDS: usize = 200;

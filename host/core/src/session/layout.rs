@@ -9,9 +9,9 @@
 //! Invariant: slots and entries, and the eventcounts in them, never change their use.
 
 use crate::eventcount::EventCount;
+use crate::sys::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64};
 use crate::sys::memory::{PAGE, Region, Shared};
 use crate::sys::mutex::RobustMutex;
-use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64};
 
 /// "mphost", and the version of this layout.
 pub(crate) const MAGIC: u64 = 0x6d70_686f_7374_0002;

@@ -13,6 +13,7 @@ pub(crate) mod pages;
 
 use crate::error::{CoreError, Result};
 use crate::postoffice::{Desk, Sockets};
+use crate::sys::atomic::{AtomicU32, AtomicU64, Ordering};
 use crate::sys::memory::Region;
 use crate::sys::mutex::Guard;
 use crate::table::{self, SlotId};
@@ -20,7 +21,7 @@ use layout::{Entry, FILES, FileName, Header, Layout, MAGIC, Slot};
 pub use objects::{ObjRef, ObjectKind, RawHandle};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::AtomicPtr;
 
 /// A process's access to the session's memory. There is one in a process: [`session`].
 #[derive(Debug)]
@@ -32,7 +33,14 @@ pub struct Session {
     sockets: OnceLock<Sockets>,
 }
 
+#[cfg(not(test))]
 static SESSION: AtomicPtr<Session> = AtomicPtr::new(std::ptr::null_mut());
+
+// Each test of the crate's own has its own.
+#[cfg(test)]
+thread_local! {
+    static SESSION: AtomicPtr<Session> = const { AtomicPtr::new(std::ptr::null_mut()) };
+}
 
 /// How much of the session's tables is in use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +57,12 @@ pub struct Usage {
 #[inline]
 #[must_use]
 pub fn try_session() -> Option<&'static Session> {
+    #[cfg(not(test))]
+    let session = SESSION.load(Ordering::Acquire);
+    #[cfg(test)]
+    let session = SESSION.with(|session| session.load(Ordering::Acquire));
     // SAFETY: the pointer is null or a leaked box, never freed.
-    unsafe { SESSION.load(Ordering::Acquire).as_ref() }
+    unsafe { session.as_ref() }
 }
 
 /// The session of this process.
@@ -147,7 +159,11 @@ impl Session {
             me: AtomicU64::new(0),
             sockets: OnceLock::new(),
         }));
-        SESSION.store(std::ptr::from_ref(session).cast_mut(), Ordering::Release);
+        let pointer = std::ptr::from_ref(session).cast_mut();
+        #[cfg(not(test))]
+        SESSION.store(pointer, Ordering::Release);
+        #[cfg(test)]
+        SESSION.with(|cell| cell.store(pointer, Ordering::Release));
         session
     }
 
@@ -161,6 +177,10 @@ impl Session {
     #[inline]
     #[must_use]
     pub fn me(&self) -> SlotId {
+        #[cfg(test)]
+        if let Some(process) = crate::models::machine::me() {
+            return process;
+        }
         SlotId::from_u64(self.me.load(Ordering::Relaxed))
     }
 

@@ -12,8 +12,8 @@
 use super::Session;
 use super::layout::Entry;
 use crate::error::{CoreError, Result};
+use crate::sys::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use crate::sys::memory::PAGE;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 /// Never used, or given back: reads as zeroes.
 const CLEAN: u32 = 0;
@@ -169,7 +169,7 @@ fn high(session: &Session) -> usize {
     (session.header().page_high.load(Relaxed) as usize).min(session.layout().pages)
 }
 
-fn slice(session: &Session, run: Run) -> Result<&'static [std::sync::atomic::AtomicU32]> {
+fn slice(session: &Session, run: Run) -> Result<&'static [AtomicU32]> {
     let first = run.first as usize;
     session
         .owners()
@@ -177,7 +177,7 @@ fn slice(session: &Session, run: Run) -> Result<&'static [std::sync::atomic::Ato
         .ok_or_else(|| CoreError::Corrupt("a run of pages lies outside the session".into()))
 }
 
-fn lower(count: &std::sync::atomic::AtomicU32, by: u32) {
+fn lower(count: &AtomicU32, by: u32) {
     count.store(count.load(Relaxed).saturating_sub(by), Relaxed);
 }
 

@@ -5,11 +5,11 @@
 //! Everything in it is found by an offset, and every offset is checked here against the bounds
 //! before it becomes a reference.
 
+use super::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64};
 use crate::error::{CoreError, Result};
 use nix::fcntl::{FallocateFlags, fallocate};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicI32, AtomicU8, AtomicU32, AtomicU64};
 
 /// Bytes of a page, the unit of allocation.
 pub(crate) const PAGE: usize = 4096;

@@ -2,6 +2,7 @@
 //!
 //! Each module here gives a small safe surface; the rest of the crate is written on it.
 
+pub(crate) mod atomic;
 pub(crate) mod futex;
 pub(crate) mod memory;
 pub(crate) mod mutex;

@@ -1,0 +1,161 @@
+//! Parties of one round never mix with those of another, and one that dies gives up its place.
+
+use super::machine::{self, Fault};
+use super::{Model, P, World, reap_and_release};
+use crate::barrier::Barrier;
+use crate::clock::Deadline;
+use crate::error::{CoreError, Result};
+use crate::table::SlotId;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+struct Meeting {
+    barrier: Barrier,
+    /// Actions that were run to their ends.
+    rounds: Cell<u32>,
+    /// Round and number of each who went on.
+    went_on: RefCell<Vec<(u32, u32)>>,
+    /// How many have come, and will wait or have waited.
+    came: Cell<u32>,
+    broken: Cell<u32>,
+}
+
+impl Meeting {
+    fn arrive(&self, deadline: Deadline) -> Result<u32> {
+        self.came.set(self.came.get() + 1);
+        let met = self.barrier.wait(deadline, P, || {
+            self.rounds.set(self.rounds.get() + 1);
+            Ok(())
+        });
+        match met {
+            Ok(number) => self.went_on.borrow_mut().push((self.rounds.get(), number)),
+            Err(_) => self.broken.set(self.broken.get() + 1),
+        }
+        met
+    }
+}
+
+fn meeting(processes: usize, parties: u32) -> (World, Rc<Meeting>) {
+    World::new(processes, || {
+        Rc::new(Meeting {
+            barrier: Barrier::create(parties, P).unwrap(),
+            rounds: Cell::default(),
+            went_on: RefCell::default(),
+            came: Cell::default(),
+            broken: Cell::default(),
+        })
+    })
+}
+
+fn model<'a>(
+    name: &'static str,
+    world: &'a World,
+    meeting: &Rc<Meeting>,
+    bound: Option<usize>,
+    party: fn(&Meeting),
+) -> Model<'a> {
+    let mut model = Model::new(name, world, bound);
+    for _ in &world.slots {
+        let meeting = Rc::clone(meeting);
+        model = model.process(move || party(&meeting));
+    }
+    let first = Rc::clone(meeting);
+    model.prepare(move || {
+        first.rounds.set(0);
+        first.came.set(0);
+        first.broken.set(0);
+        first.went_on.borrow_mut().clear();
+    })
+}
+
+#[test]
+fn rounds_do_not_mix() {
+    let (world, meeting) = meeting(2, 2);
+    let last = Rc::clone(&meeting);
+    let model = model(
+        "barrier, two rounds",
+        &world,
+        &meeting,
+        Some(3),
+        |meeting| {
+            for _ in 0..2 {
+                meeting.arrive(Deadline::NEVER).unwrap();
+            }
+        },
+    )
+    .check(move || {
+        let mut went_on = last.went_on.borrow().clone();
+        went_on.sort_unstable();
+        assert_eq!(went_on, [(1, 0), (1, 1), (2, 0), (2, 1)]);
+    });
+    model.holds();
+    model.notices(Fault::NoExclusion);
+    let entry = meeting.barrier.obj().entry().unwrap();
+    model.notices(Fault::NoWrite(std::ptr::from_ref(&entry.events[0]) as usize));
+}
+
+#[test]
+fn all_of_three_parties_go_on() {
+    let (world, meeting) = meeting(3, 3);
+    let last = Rc::clone(&meeting);
+    model(
+        "barrier, three parties",
+        &world,
+        &meeting,
+        Some(2),
+        |meeting| {
+            meeting.arrive(Deadline::NEVER).unwrap();
+        },
+    )
+    .check(move || {
+        let mut went_on = last.went_on.borrow().clone();
+        went_on.sort_unstable();
+        assert_eq!(went_on, [(1, 0), (1, 1), (1, 2)]);
+    })
+    .holds();
+}
+
+/// The other party, or one that comes in the dead one's place, meets nobody but the living, or is told that the barrier is
+/// broken.
+fn with_a_death<'a>(
+    name: &'static str,
+    world: &'a World,
+    meeting: &Rc<Meeting>,
+    after: fn(SlotId),
+) -> Model<'a> {
+    let (next, last) = (Rc::clone(meeting), Rc::clone(meeting));
+    model(name, world, meeting, Some(2), |meeting| {
+        match meeting.arrive(Deadline::NEVER) {
+            Ok(_) => {}
+            Err(CoreError::BrokenBarrier) => assert!(machine::died()),
+            Err(e) => panic!("{e}"),
+        }
+    })
+    .reap(move |slot| {
+        after(slot);
+        // Doesn't wait: if the other one isn't there yet, that one is to find the barrier broken.
+        match next.arrive(Deadline::NOW) {
+            Ok(_) => assert_eq!(next.came.get(), 3, "it has met one who is dead"),
+            Err(CoreError::BrokenBarrier) => {}
+            Err(e) => panic!("{e}"),
+        }
+    })
+    .check(move || {
+        let went_on = last.went_on.borrow();
+        for (i, one) in went_on.iter().enumerate() {
+            assert!(
+                !went_on[..i].contains(one),
+                "a place taken twice: {went_on:?}"
+            );
+        }
+        assert!(went_on.len() + last.broken.get() as usize + usize::from(machine::died()) >= 2);
+    })
+}
+
+#[test]
+fn a_party_that_dies_gives_up_its_place() {
+    let (world, meeting) = meeting(2, 2);
+    with_a_death("barrier, a party dies", &world, &meeting, reap_and_release).holds_without(0);
+    // Nobody takes note of the death.
+    with_a_death("barrier, a death unnoticed", &world, &meeting, |_| {}).fails(Some(0));
+}
