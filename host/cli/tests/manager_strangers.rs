@@ -5,6 +5,7 @@ use mphost_core::transport::{Fill, Frame, Link};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -314,4 +315,53 @@ fn a_thousand_clients_are_held_and_two_hundred_served() {
     program.check(12);
     program.say("end\n");
     assert!(program.child.wait().expect("it ends").success());
+}
+
+/// A program of a thousand processes may connect them all at once: those of the same user aren't strangers who push each other out.
+#[test]
+fn processes_of_the_same_user_dont_push_each_other_out() {
+    const SCRIPT: &str = r#"
+        let m = mp::managers::SyncManager(sys::argv[1], "key");
+        m.start();
+        print("listens");
+        input();
+    "#;
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let path = folder.path().join("manager");
+    let mut child = Command::new(env!("CARGO_BIN_EXE_mphost"))
+        .args(["run", "-e", SCRIPT])
+        .arg(&path)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("the program starts");
+    let mut line = String::new();
+    let output = child.stdout.take().expect("its output is a pipe");
+    BufReader::new(output)
+        .read_line(&mut line)
+        .expect("it prints a line");
+    assert_eq!(line, "listens\n");
+    let mut peers: Vec<UnixStream> = (0..300)
+        .map(|_| UnixStream::connect(&path).expect("it listens"))
+        .collect();
+    for peer in &mut peers {
+        peer.set_read_timeout(Some(PATIENCE)).expect("not zero");
+        let mut challenge = [0; 4];
+        peer.read_exact(&mut challenge).expect("it is challenged");
+    }
+    // The last one is in, and the first one still is: there is nothing more to read, but no end.
+    let first = &mut peers[0];
+    first.set_nonblocking(true).expect("a socket");
+    let mut rest = [0; 1024];
+    let end = loop {
+        match first.read(&mut rest) {
+            Ok(0) => break None,
+            Ok(_) => {}
+            Err(error) => break Some(error.kind()),
+        }
+    };
+    assert_eq!(end, Some(std::io::ErrorKind::WouldBlock));
+    let mut input = child.stdin.take().expect("its input is a pipe");
+    input.write_all(b"\n").expect("it reads");
+    assert!(child.wait().expect("it ends").success());
 }

@@ -189,9 +189,11 @@ impl<'s> Loop<'s> {
                         continue;
                     };
                     self.soonest = self.soonest.min(peer.deadline());
-                    self.strangers += 1;
-                    if self.strangers > STRANGERS {
-                        self.drop_oldest_stranger();
+                    if peer.is_stranger() {
+                        self.strangers += 1;
+                        if self.strangers > STRANGERS {
+                            self.drop_oldest_stranger();
+                        }
                     }
                     let place = match self.peers.iter().position(Option::is_none) {
                         Some(place) => place,
@@ -265,8 +267,9 @@ impl<'s> Loop<'s> {
                 let request = peer.read(frame)?;
                 self.request(place, request)?;
             } else {
+                let was_stranger = peer.is_stranger();
                 peer.authenticate(&self.key, &frame)?;
-                if !peer.is_stranger() {
+                if was_stranger && !peer.is_stranger() {
                     self.strangers -= 1;
                 }
             }

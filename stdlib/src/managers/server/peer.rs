@@ -12,8 +12,9 @@ use mphost_core::authentication::{self, Challenge};
 use mphost_core::clock::Deadline;
 use mphost_core::transport::{self, Frame, Link};
 use nix::sys::epoll::EpollFlags;
+use nix::unistd::geteuid;
 use std::cell::RefCell;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -52,6 +53,7 @@ pub(super) struct Peer {
     /// Whether it belongs to this program.
     pub(super) same_session: bool,
     pub(super) local: bool,
+    of_this_user: bool,
     /// What the crowd watches it for; none before it is one of them.
     pub(super) watched: Option<EpollFlags>,
     deadline: Deadline,
@@ -61,6 +63,9 @@ impl Peer {
     /// A connection that was just accepted: it is challenged.
     pub(super) fn new(socket: OwnedFd) -> Result<Peer> {
         let local = transport::is_local(&socket);
+        let user = local
+            .then(|| transport::peer_user(socket.as_fd()))
+            .flatten();
         let mut link = Link::to_stranger(socket);
         let challenge = Challenge::new()?;
         link.send(challenge.message(), &[])?;
@@ -71,6 +76,7 @@ impl Peer {
             parked: None,
             same_session: false,
             local,
+            of_this_user: user == Some(geteuid().as_raw()),
             watched: None,
             deadline: Deadline::after(HANDSHAKE),
         })
@@ -84,12 +90,14 @@ impl Peer {
         }
     }
 
-    /// Whether it has yet to show that it has the key.
+    /// Whether it has yet to show that it has the key, and may be anybody. A process of this user can do worse than to keep a
+    /// descriptor busy for some seconds, and a program of a thousand processes may connect them all at once.
     pub(super) fn is_stranger(&self) -> bool {
-        matches!(
-            self.stage,
-            Stage::Challenged(_) | Stage::Answered | Stage::Confirming
-        )
+        !self.of_this_user
+            && matches!(
+                self.stage,
+                Stage::Challenged(_) | Stage::Answered | Stage::Confirming
+            )
     }
 
     /// The ticket of its request under way.
