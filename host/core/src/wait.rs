@@ -333,19 +333,29 @@ fn sleep_until<T>(
 /// # Errors
 /// `Os` from ppoll(2); what the interrupt hook raises.
 pub fn wait_fds(fds: &mut [PollFd], info: WaitInfo, deadline: Deadline) -> Result<usize> {
+    // What is ready already costs one system call.
+    match ready_now(fds)? {
+        0 => wait_fds_tried(fds, info, deadline),
+        ready => Ok(ready),
+    }
+}
+
+/// [`wait_fds`] for a caller who has just tried, and knows that nothing was ready.
+///
+/// # Errors
+/// As [`wait_fds`].
+pub(crate) fn wait_fds_tried(
+    fds: &mut [PollFd],
+    info: WaitInfo,
+    deadline: Deadline,
+) -> Result<usize> {
     let session = session();
-    let nothing = Deadline::NOW.to_timespec();
     loop {
-        // What is ready already costs one system call.
-        if let Some(ready) = ppoll(fds, nothing, None)? {
-            return Ok(ready);
-        }
         if attention(session) {
             interrupt(session, &info, deadline)?;
-            continue;
         }
         if deadline.has_passed() {
-            return Ok(0);
+            return ready_now(fds);
         }
         let flags = WAIT_POLL | if deadline.is_never() { 0 } else { WAIT_TIMED };
         let local = &session.my_slot().local;
@@ -368,6 +378,10 @@ pub fn wait_fds(fds: &mut [PollFd], info: WaitInfo, deadline: Deadline) -> Resul
         drop(blocked);
         drop(published);
     }
+}
+
+fn ready_now(fds: &mut [PollFd]) -> Result<usize> {
+    Ok(ppoll(fds, Deadline::NOW.to_timespec(), None)?.unwrap_or(0))
 }
 
 /// `None` if nothing was ready or a signal came.

@@ -36,7 +36,7 @@ use nix::sys::socket::{
 use crate::clock::Deadline;
 use crate::error::{CoreError, Result};
 use crate::position::Position;
-use crate::wait::{WaitInfo, WaitKind, wait_fds};
+use crate::wait::{PollFd, WaitInfo, WaitKind, wait_fds, wait_fds_tried};
 
 /// How many descriptors a message may carry (the kernel's SCM_MAX_FD, see unix(7)).
 pub const DESCRIPTOR_LIMIT: usize = 253;
@@ -343,7 +343,7 @@ impl Port<'_> {
         loop {
             match socket::send(self.socket.as_fd(), parts, fds) {
                 Ok(bytes) => return Ok(bytes),
-                Err(Errno::EAGAIN) => drop(self.wait(libc::POLLOUT, Deadline::NEVER)?),
+                Err(Errno::EAGAIN) => self.wait_again(libc::POLLOUT)?,
                 Err(Errno::EINTR) => {}
                 Err(Errno::EPIPE | Errno::ECONNRESET) => {
                     return Err(ConnectionError::BrokenPipe.into());
@@ -366,7 +366,7 @@ impl Port<'_> {
         loop {
             match socket::receive(self.socket.as_fd(), head, body, room, fds) {
                 Ok(received) => return Ok(received),
-                Err(Errno::EAGAIN) => drop(self.wait(libc::POLLIN, Deadline::NEVER)?),
+                Err(Errno::EAGAIN) => self.wait_again(libc::POLLIN)?,
                 Err(Errno::EINTR) => {}
                 Err(Errno::ECONNRESET) if !reset_ignored => reset_ignored = true,
                 Err(errno) => return Err(os("recvmsg", errno)),
@@ -376,14 +376,29 @@ impl Port<'_> {
 
     /// Waits until the socket has one of `events`, an error or its end; whether it has.
     fn wait(&self, events: libc::c_short, deadline: Deadline) -> Result<bool> {
+        self.wait_by(wait_fds, events, deadline)
+    }
+
+    /// The same where the socket has just said that it can't go on.
+    fn wait_again(&self, events: libc::c_short) -> Result<()> {
+        self.wait_by(wait_fds_tried, events, Deadline::NEVER)
+            .map(drop)
+    }
+
+    fn wait_by(
+        &self,
+        wait: fn(&mut [PollFd], WaitInfo, Deadline) -> Result<usize>,
+        events: libc::c_short,
+        deadline: Deadline,
+    ) -> Result<bool> {
         let fd = self.socket.as_raw_fd();
         let info = WaitInfo::new(WaitKind::Descriptors, fd as u64, self.position);
-        let mut polled = [libc::pollfd {
+        let mut polled = [PollFd {
             fd,
             events,
             revents: 0,
         }];
-        let ready = wait_fds(&mut polled, info, deadline)? > 0;
+        let ready = wait(&mut polled, info, deadline)? > 0;
         if self.connection.closed() {
             return Err(ConnectionError::Closed.into());
         }
