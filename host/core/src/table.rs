@@ -435,10 +435,21 @@ fn end_children(session: &'static Session, parent: SlotId) {
 
 /// Lets every process that waits on shared state look again; async-signal-safe. What the dead
 /// one held, each finds out by itself.
+///
+/// Many wait for the same, a pool's workers for its tasks: all of them are woken once. Who begins to wait for it afterwards finds the dead
+/// one dead already, since that was written before anybody was woken.
 fn wake_all_waiters(session: &'static Session) {
+    // As many as fit here; one that was forgotten is woken again, which does no harm.
+    let mut woken = [std::ptr::null::<EventCount>(); 16];
+    let mut next = 0;
     for (_, slot) in slots(session) {
-        if let Some(event) = published(session, slot) {
+        let Some(event) = published(session, slot) else {
+            continue;
+        };
+        if !woken.contains(&std::ptr::from_ref(event)) {
             event.wake_unconditionally();
+            woken[next % woken.len()] = event;
+            next += 1;
         }
     }
 }
