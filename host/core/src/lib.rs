@@ -17,6 +17,7 @@ pub mod isolate;
 #[allow(clippy::unwrap_used)]
 mod models;
 pub mod names;
+mod patience;
 pub mod permit;
 pub mod pool;
 pub mod position;

@@ -14,16 +14,14 @@ use crate::clock::{self, Deadline};
 use crate::deadlock::{self, Look, Watch};
 use crate::error::{CoreError, Result};
 use crate::eventcount::EventCount;
+use crate::patience;
 use crate::position::Position;
 use crate::session::{Session, session};
 use crate::signals;
 use crate::sys::futex;
 use crate::sys::signal::Blocked;
 use crate::table::{SlotId, WAIT_OUTSIDE, WAIT_POLL, WAIT_TIMED};
-use nix::sched::{CpuSet, sched_getaffinity};
-use nix::unistd::Pid;
 use std::cell::Cell;
-use std::sync::OnceLock;
 use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 use std::time::Duration;
@@ -235,27 +233,6 @@ impl Drop for Published<'_> {
     }
 }
 
-/// How often a waiter looks before it goes to sleep: about two microseconds, where somebody else
-/// can run meanwhile.
-fn spins() -> u32 {
-    // To look again is nothing new to a model.
-    #[cfg(test)]
-    if crate::models::machine::is_running() {
-        return 0;
-    }
-    static SPINS: OnceLock<u32> = OnceLock::new();
-    *SPINS.get_or_init(|| if processors() > 1 { 40 } else { 0 })
-}
-
-/// How many processors this process may run on: one system call, where the standard library reads a dozen files of control groups as well.
-fn processors() -> usize {
-    sched_getaffinity(Pid::from_raw(0)).map_or(1, |set| {
-        (0..CpuSet::count())
-            .filter(|cpu| set.is_set(*cpu).unwrap_or(false))
-            .count()
-    })
-}
-
 /// Waits until `try_op` gives something: `Some(it)`, or `None` at the deadline.
 ///
 /// `try_op` is tried at once, before anything is published, and again after every wake-up of
@@ -275,11 +252,8 @@ pub fn wait_until<T>(
     if deadline.is_now() {
         return Ok(None);
     }
-    for _ in 0..spins() {
-        std::hint::spin_loop();
-        if let Some(done) = try_op()? {
-            return Ok(Some(done));
-        }
+    if let Some(done) = patience::look_around(info.kind, deadline, &mut try_op)? {
+        return Ok(Some(done));
     }
     sleep_until(event, info, deadline, &mut try_op)
 }
@@ -301,6 +275,7 @@ fn sleep_until<T>(
         loop {
             let key = event.key();
             if let Some(done) = try_op()? {
+                patience::slept(info.kind, clock::now() - since);
                 return Ok(Some(done));
             }
             if attention(session) {
@@ -333,23 +308,28 @@ fn sleep_until<T>(
 /// # Errors
 /// `Os` from ppoll(2); what the interrupt hook raises.
 pub fn wait_fds(fds: &mut [PollFd], info: WaitInfo, deadline: Deadline) -> Result<usize> {
+    let mut look = || Ok(Some(ready_now(fds)?).filter(|ready| *ready > 0));
     // What is ready already costs one system call.
-    match ready_now(fds)? {
-        0 => wait_fds_tried(fds, info, deadline),
-        ready => Ok(ready),
+    if let Some(ready) = look()? {
+        return Ok(ready);
     }
+    if let Some(ready) = patience::look_longer(info.kind, deadline, &mut look)? {
+        return Ok(ready);
+    }
+    sleep_until_ready(fds, info, deadline)
 }
 
-/// [`wait_fds`] for a caller who has just tried, and knows that nothing was ready.
+/// [`wait_fds`] for a caller who has looked long enough, and knows that nothing was ready.
 ///
 /// # Errors
 /// As [`wait_fds`].
-pub(crate) fn wait_fds_tried(
+pub(crate) fn sleep_until_ready(
     fds: &mut [PollFd],
     info: WaitInfo,
     deadline: Deadline,
 ) -> Result<usize> {
     let session = session();
+    let since = clock::now();
     loop {
         if attention(session) {
             interrupt(session, &info, deadline)?;
@@ -359,7 +339,7 @@ pub(crate) fn wait_fds_tried(
         }
         let flags = WAIT_POLL | if deadline.is_never() { 0 } else { WAIT_TIMED };
         let local = &session.my_slot().local;
-        let published = Published::new(session, local, &info, flags, clock::now());
+        let published = Published::new(session, local, &info, flags, since);
         // Signals come only inside ppoll from here on, so none falls between look and sleep.
         let blocked = Blocked::new();
         if !attention(session) {
@@ -372,6 +352,7 @@ pub(crate) fn wait_fds_tried(
             let ready = ppoll(fds, time, Some(blocked.previous()));
             asleep.store(0, SeqCst);
             if let Some(ready) = ready? {
+                patience::slept(info.kind, clock::now() - since);
                 return Ok(ready);
             }
         }

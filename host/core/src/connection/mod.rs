@@ -35,8 +35,9 @@ use nix::sys::socket::{
 
 use crate::clock::Deadline;
 use crate::error::{CoreError, Result};
+use crate::patience::look_longer;
 use crate::position::Position;
-use crate::wait::{PollFd, WaitInfo, WaitKind, wait_fds, wait_fds_tried};
+use crate::wait::{PollFd, WaitInfo, WaitKind, sleep_until_ready, wait_fds};
 
 /// How many descriptors a message may carry (the kernel's SCM_MAX_FD, see unix(7)).
 pub const DESCRIPTOR_LIMIT: usize = 253;
@@ -340,16 +341,11 @@ impl Port<'_> {
 
     /// Sends `parts`, at least a byte of them, and `fds`; how many bytes have been sent.
     fn send(&self, parts: &[IoSlice<'_>], fds: &[RawFd]) -> Result<usize> {
-        loop {
-            match socket::send(self.socket.as_fd(), parts, fds) {
-                Ok(bytes) => return Ok(bytes),
-                Err(Errno::EAGAIN) => self.wait_again(libc::POLLOUT)?,
-                Err(Errno::EINTR) => {}
-                Err(Errno::EPIPE | Errno::ECONNRESET) => {
-                    return Err(ConnectionError::BrokenPipe.into());
-                }
-                Err(errno) => return Err(os("sendmsg", errno)),
-            }
+        let call = || socket::send(self.socket.as_fd(), parts, fds);
+        match self.when_ready(libc::POLLOUT, call)? {
+            Ok(bytes) => Ok(bytes),
+            Err(Errno::EPIPE | Errno::ECONNRESET) => Err(ConnectionError::BrokenPipe.into()),
+            Err(errno) => Err(os("sendmsg", errno)),
         }
     }
 
@@ -363,26 +359,45 @@ impl Port<'_> {
     ) -> Result<socket::Received> {
         // The kernel says once that the other end was closed with messages unread in it, before it gives what that end had sent.
         let mut reset_ignored = self.connection.framing == Framing::Stream;
-        loop {
-            match socket::receive(self.socket.as_fd(), head, body, room, fds) {
-                Ok(received) => return Ok(received),
-                Err(Errno::EAGAIN) => self.wait_again(libc::POLLIN)?,
-                Err(Errno::EINTR) => {}
-                Err(Errno::ECONNRESET) if !reset_ignored => reset_ignored = true,
-                Err(errno) => return Err(os("recvmsg", errno)),
+        let mut call = || match socket::receive(self.socket.as_fd(), head, body, room, fds) {
+            Err(Errno::ECONNRESET) if !reset_ignored => {
+                reset_ignored = true;
+                Err(Errno::EINTR)
             }
+            other => other,
+        };
+        self.when_ready(libc::POLLIN, &mut call)?
+            .map_err(|errno| os("recvmsg", errno))
+    }
+
+    /// Makes a system call that doesn't wait, as soon as it can do something; what comes of it. One that was interrupted
+    /// (EINTR) is made again.
+    fn when_ready<T>(
+        &self,
+        events: libc::c_short,
+        mut call: impl FnMut() -> std::result::Result<T, Errno>,
+    ) -> Result<std::result::Result<T, Errno>> {
+        let mut look = || loop {
+            return Ok(match call() {
+                Err(Errno::EAGAIN) => None,
+                Err(Errno::EINTR) => continue,
+                done => Some(done),
+            });
+        };
+        loop {
+            if let Some(done) = look()? {
+                return Ok(done);
+            }
+            if let Some(done) = look_longer(WaitKind::Descriptors, Deadline::NEVER, &mut look)? {
+                return Ok(done);
+            }
+            self.wait_by(sleep_until_ready, events, Deadline::NEVER)?;
         }
     }
 
     /// Waits until the socket has one of `events`, an error or its end; whether it has.
     fn wait(&self, events: libc::c_short, deadline: Deadline) -> Result<bool> {
         self.wait_by(wait_fds, events, deadline)
-    }
-
-    /// The same where the socket has just said that it can't go on.
-    fn wait_again(&self, events: libc::c_short) -> Result<()> {
-        self.wait_by(wait_fds_tried, events, Deadline::NEVER)
-            .map(drop)
     }
 
     fn wait_by(

@@ -27,6 +27,9 @@ const LAST: u8 = 3;
 /// so that several packets fit, and the two sides work at the same time.
 pub(super) const FRAGMENT: usize = 64 << 10;
 
+/// Up to how many bytes it is cheaper to copy a body behind its packet's first byte than to have the kernel gather the two.
+const COPIED: usize = 255;
+
 /// Sends one message.
 pub(super) fn send(port: &Port<'_>, payload: &[u8], fds: &[RawFd]) -> Result<()> {
     if payload.len() <= FRAGMENT {
@@ -49,8 +52,14 @@ pub(super) fn send(port: &Port<'_>, payload: &[u8], fds: &[RawFd]) -> Result<()>
 
 fn send_packet(port: &Port<'_>, kind: u8, body: &[u8], fds: &[RawFd]) -> Result<()> {
     // A packet is sent whole or not at all.
-    port.send(&[IoSlice::new(&[kind]), IoSlice::new(body)], fds)
-        .map(drop)
+    let mut copy = [kind; 1 + COPIED];
+    let sent = if let Some(to) = copy.get_mut(1..=body.len()) {
+        to.copy_from_slice(body);
+        port.send(&[IoSlice::new(&copy[..=body.len()])], fds)
+    } else {
+        port.send(&[IoSlice::new(&[kind]), IoSlice::new(body)], fds)
+    };
+    sent.map(drop)
 }
 
 /// Receives one message into `into`, which is empty.

@@ -46,19 +46,17 @@ pub(crate) fn send(
     parts: &[IoSlice<'_>],
     fds: &[RawFd],
 ) -> Result<usize, Errno> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    if let ([part], []) = (parts, fds) {
+        return nix::sys::socket::send(socket.as_raw_fd(), part, flags);
+    }
     let rights = [ControlMessage::ScmRights(fds)];
     let control = if fds.is_empty() {
         &[]
     } else {
         rights.as_slice()
     };
-    sendmsg::<()>(
-        socket.as_raw_fd(),
-        parts,
-        control,
-        MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
-        None,
-    )
+    sendmsg::<()>(socket.as_raw_fd(), parts, control, flags, None)
 }
 
 /// Receives what is there: into `head` first, then up to `room` bytes after the end of `body`, which grows by what has come.
