@@ -395,16 +395,9 @@ impl Client {
             if let Some(frame) = link.frame().map_err(|_| self.gone())? {
                 return Ok(frame);
             }
-            match link.fill().map_err(|_| self.gone())? {
-                Fill::Some => continue,
-                Fill::End => return Err(self.gone()),
-                Fill::Nothing => {}
+            if link.fill_awaited(position)? == Fill::End {
+                return Err(self.gone());
             }
-            let mut events = libc::POLLIN;
-            if link.unsent() > 0 && !link.flush().map_err(|_| self.gone())? {
-                events |= libc::POLLOUT;
-            }
-            wait_one(link.as_raw_fd(), events, Deadline::NEVER, position)?;
         }
     }
 

@@ -1,4 +1,4 @@
-//! Links: frames over a connected socket, in both directions, without ever waiting.
+//! Links: frames over a connected socket, in both directions, without waiting but where it is asked for.
 //!
 //! A frame is 8 bytes (the length of its body and the number of its descriptors, both 32 bits, little-endian) and its body.
 //! Descriptors come with the frame's first byte, over local sockets alone.
@@ -9,8 +9,12 @@
 //! - Frames are sent in the order given, whole, or the link is at its end.
 
 use crate::authentication::MESSAGE_LIMIT;
+use crate::clock::Deadline;
 use crate::connection::{ConnectionError, DESCRIPTOR_LIMIT, socket};
 use crate::error::{CoreError, Result};
+use crate::patience::look_longer;
+use crate::position::Position;
+use crate::wait::{PollFd, WaitInfo, WaitKind, sleep_until_ready};
 use nix::errno::Errno;
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -140,6 +144,39 @@ impl Link {
             Err(Errno::EAGAIN | Errno::EINTR) => Ok(Fill::Nothing),
             Err(Errno::ECONNRESET | Errno::EPIPE | Errno::ETIMEDOUT) => Ok(Fill::End),
             Err(errno) => Err(CoreError::os("recvmsg", errno as i32)),
+        }
+    }
+
+    /// Takes in what arrives next, once, waiting for it, and sends what is unsent meanwhile. Whatever is wrong with the link is its end.
+    ///
+    /// # Errors
+    /// What the interrupt hook raises.
+    pub fn fill_awaited(&mut self, position: Position) -> Result<Fill> {
+        loop {
+            let mut events = libc::POLLIN;
+            match self.flush() {
+                Ok(true) => {}
+                Ok(false) => events |= libc::POLLOUT,
+                Err(_) => return Ok(Fill::End),
+            }
+            let mut look = || {
+                let fill = self.fill().unwrap_or(Fill::End);
+                Ok(Some(fill).filter(|fill| *fill != Fill::Nothing))
+            };
+            // An answer takes its time: the first look comes after a pause, if there is to be one.
+            if let Some(fill) = look_longer(WaitKind::Descriptors, Deadline::NEVER, &mut look)? {
+                return Ok(fill);
+            }
+            if let Some(fill) = look()? {
+                return Ok(fill);
+            }
+            let info = WaitInfo::new(WaitKind::Descriptors, 0, position);
+            let mut fds = [PollFd {
+                fd: self.as_raw_fd(),
+                events,
+                revents: 0,
+            }];
+            sleep_until_ready(&mut fds, info, Deadline::NEVER)?;
         }
     }
 

@@ -30,6 +30,8 @@ use std::time::Duration;
 
 /// So many connections are accepted before those that are there have their turn.
 const BURST: usize = 16;
+/// So often those who ask again at once are served before everything else has its turn.
+const TURNS: usize = 8;
 /// Which of the polled descriptors is which.
 const LISTENER: usize = 0;
 const WAKER: usize = 1;
@@ -118,6 +120,11 @@ impl<'s> Loop<'s> {
             }
             if self.polled[CROWD].revents != 0 {
                 self.attend_crowd();
+                // Who asks again at once needn't be looked for together with everything else each time.
+                let mut turns = TURNS;
+                while turns > 0 && !self.stopping && self.attend_crowd() {
+                    turns -= 1;
+                }
             }
             self.bury_departed();
             self.expire();
@@ -157,8 +164,8 @@ impl<'s> Loop<'s> {
         deadline
     }
 
-    /// Serves those peers that are ready.
-    fn attend_crowd(&mut self) {
+    /// Serves those peers that are ready; whether there were any.
+    fn attend_crowd(&mut self) -> bool {
         let ready = self.crowd.ready(self.peers.len());
         // Who has hung up comes first: what it waited for shall go to somebody who is there.
         for hung_up in [true, false] {
@@ -168,6 +175,7 @@ impl<'s> Loop<'s> {
                 }
             }
         }
+        !ready.is_empty()
     }
 
     /// After something was sent to a peer, or couldn't be: what it is watched for from now on.
