@@ -1,11 +1,11 @@
 //! A process that is killed at every instruction of an operation on shared memory, not only at the likely ones: the others go on.
 //!
-//! A victim is single-stepped (ptrace(2)) into an operation and killed after so many instructions; then the others must find the
-//! object as it was before the operation or as it is after it, and be able to use it. Repeated for one number of instructions after
-//! another, until the operation comes to its end.
+//! A victim is killed right before an instruction of an operation; then the others must find the object as it was before the operation or as
+//! it is after it, and be able to use it. Repeated for one instruction after another, until the operation comes to its end.
 //!
 //! `common/stepping.rs` says how, and how often; `stepping_tables.rs` has the operations on what is behind the objects.
 
+#![cfg(target_arch = "x86_64")]
 #![allow(clippy::unwrap_used, clippy::undocumented_unsafe_blocks, missing_docs)]
 
 mod common;

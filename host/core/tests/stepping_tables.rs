@@ -1,6 +1,7 @@
 //! As `stepping`, for what is behind the objects that scripts see: the tables of objects, references, names and processes, descriptors in
 //! queues, the record of a pool.
 
+#![cfg(target_arch = "x86_64")]
 #![allow(clippy::unwrap_used, clippy::undocumented_unsafe_blocks, missing_docs)]
 
 mod common;
@@ -29,7 +30,7 @@ fn assert_no_more_than_leaks(before: &Usage) {
     let kills = if std::env::var("MPHOST_STEPS").is_ok() {
         1 << 20
     } else {
-        10 * TRIES as usize
+        10 * TRIES
     };
     assert!(after.objects <= before.objects + kills, "{after:?}");
 }

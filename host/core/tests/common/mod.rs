@@ -11,6 +11,7 @@
 )]
 
 pub mod connections;
+#[cfg(target_arch = "x86_64")]
 pub mod stepping;
 
 use mphost_core::clock::Deadline;

@@ -1,6 +1,9 @@
-//! Single-stepping a victim through an operation, and killing it there: what the tests of `stepping` and `stepping_tables` share.
+//! Killing a victim at each instruction of an operation: what the tests of `stepping` and `stepping_tables` share.
 //!
-//! An operation has thousands of instructions, and each number needs a victim of its own: so only some are tried, others in each run.
+//! One victim is single-stepped through the operation (ptrace(2)), and its way written down. Each of the others then runs to one place of that way
+//! by a breakpoint, and is killed there. Victims are forked, so that for all of them everything lies at the same address.
+//!
+//! An operation has thousands of instructions, and each place needs a victim of its own: so only some are tried, others in each run.
 //! `MPHOST_STEPS=all` tries all of them, `MPHOST_STEPS=N` about N for each operation.
 
 use super::*;
@@ -10,25 +13,39 @@ use mphost_core::condition::AnyLock;
 use mphost_core::queue::Queue;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use std::collections::HashMap;
 
-/// How many numbers of instructions are tried for each operation, unless told otherwise; fewer for the longest ones.
-pub const TRIES: u64 = 20;
-/// About how many single steps one operation may take for all its tries.
-const BUDGET: u64 = 400_000;
+/// How many places are tried in each operation, unless told otherwise.
+pub const TRIES: usize = 30;
+/// x86-64's instruction of one byte for breakpoints (int3).
+const BREAKPOINT: i64 = 0xcc;
 
-pub fn request(what: libc::c_uint, pid: Pid, signal: i32) {
-    // SAFETY: the request is one of those that take numbers, on a child that is stopped.
-    let result = unsafe { libc::ptrace(what, pid.as_raw(), 0, signal) };
-    assert_eq!(result, 0, "ptrace: {}", std::io::Error::last_os_error());
+/// Right before an instruction, and how often the victim had been there before.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    address: u64,
+    before: u64,
 }
 
-/// Runs `ready`, then `steps` instructions of `operation`, in a process that is killed then; or all of it: true.
-pub fn kill_after(steps: u64, ready: &dyn Fn(), operation: &dyn Fn()) -> (bool, u64) {
-    let mut victim = SlotId::NONE;
-    let mut taken = 0;
-    // Deaths are noticed afterwards: a victim that is stopped must not be mistaken for one.
-    let finished = signals::blocked(|| {
-        victim = start("victim", || {
+/// How a victim stopped.
+#[derive(Debug, PartialEq, Eq)]
+enum Stop {
+    /// Where it was to.
+    Here,
+    /// At the end of its operation.
+    Finished,
+}
+
+/// A process that is stopped before an operation, until it is told to go on.
+struct Victim {
+    slot: SlotId,
+    pid: Pid,
+}
+
+impl Victim {
+    /// Runs `ready` in a new process, and stops it before `operation`.
+    fn start(ready: &dyn Fn(), operation: &dyn Fn()) -> Self {
+        let slot = start("victim", || {
             // SAFETY: it takes no arguments.
             assert_eq!(unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0, 0) }, 0);
             ready();
@@ -37,33 +54,143 @@ pub fn kill_after(steps: u64, ready: &dyn Fn(), operation: &dyn Fn()) -> (bool, 
             nix::sys::signal::raise(Signal::SIGSTOP).unwrap();
             unreachable!("it is killed");
         });
-        let pid = Pid::from_raw(table::pid(victim).unwrap());
-        let next = || match waitpid(pid, None).unwrap() {
+        let pid = Pid::from_raw(table::pid(slot).unwrap());
+        let victim = Self { slot, pid };
+        let mut signal = victim.stopped();
+        while signal != Signal::SIGSTOP {
+            victim.request(libc::PTRACE_CONT, 0, signal as i64);
+            signal = victim.stopped();
+        }
+        victim
+    }
+
+    /// One of the requests that take and give numbers.
+    fn request(&self, what: libc::c_uint, address: u64, data: i64) -> i64 {
+        nix::errno::Errno::clear();
+        // SAFETY: these requests take numbers (addresses are the victim's), on a child that is stopped.
+        let result = unsafe { libc::ptrace(what, self.pid.as_raw(), address, data) };
+        let error = std::io::Error::last_os_error();
+        assert_eq!(error.raw_os_error(), Some(0), "ptrace {what}: {error}");
+        result
+    }
+
+    fn registers(&self) -> libc::user_regs_struct {
+        let mut registers = std::mem::MaybeUninit::uninit();
+        // SAFETY: the request fills in the registers of a child that is stopped, and says so.
+        unsafe {
+            let to = registers.as_mut_ptr();
+            let result = libc::ptrace(libc::PTRACE_GETREGS, self.pid.as_raw(), 0, to);
+            assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+            registers.assume_init()
+        }
+    }
+
+    fn go_to(&self, address: u64) {
+        let mut registers = self.registers();
+        registers.rip = address;
+        // SAFETY: the request reads registers, for a child that is stopped.
+        let result = unsafe {
+            let from = &raw const registers;
+            libc::ptrace(libc::PTRACE_SETREGS, self.pid.as_raw(), 0, from)
+        };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    fn stopped(&self) -> Signal {
+        match waitpid(self.pid, None).unwrap() {
             WaitStatus::Stopped(_, signal) => signal,
             other => panic!("the victim failed: {other:?}"),
-        };
-        let mut signal = next();
-        while signal != Signal::SIGSTOP {
-            request(libc::PTRACE_CONT, pid, signal as i32);
-            signal = next();
         }
-        let mut pass = 0;
-        let mut finished = false;
-        while taken < steps && !finished {
-            request(libc::PTRACE_SINGLESTEP, pid, pass);
-            taken += 1;
-            pass = 0;
-            match next() {
-                Signal::SIGTRAP => {}
-                Signal::SIGSTOP => finished = true,
-                other => pass = other as i32,
+    }
+
+    /// Goes on by `how`, through all signals that come, until it stops by itself.
+    fn go_on(&self, how: libc::c_uint) -> Stop {
+        let mut signal = 0;
+        loop {
+            self.request(how, 0, signal);
+            match self.stopped() {
+                Signal::SIGTRAP => return Stop::Here,
+                Signal::SIGSTOP => return Stop::Finished,
+                other => signal = other as i64,
             }
         }
-        kill(victim);
-        finished
+    }
+
+    /// Its way to the end of its operation.
+    fn way(&self) -> Vec<Place> {
+        let mut way: Vec<Place> = vec![];
+        let mut visits = HashMap::new();
+        loop {
+            let address = self.registers().rip;
+            // An instruction that repeats itself (rep movsb) is stepped through byte by byte, and is one all the same.
+            if way.last().is_none_or(|last| last.address != address) {
+                let count: &mut u64 = visits.entry(address).or_default();
+                let before = *count;
+                way.push(Place { address, before });
+                *count += 1;
+            }
+            if self.go_on(libc::PTRACE_SINGLESTEP) == Stop::Finished {
+                return way;
+            }
+        }
+    }
+
+    /// Runs to `place`, or to the end of the operation if its way doesn't lead there this time.
+    fn run_to(&self, place: Place) -> Stop {
+        let address = place.address;
+        // It may be there from the start.
+        let mut before = place.before;
+        if self.registers().rip == address {
+            if before == 0 {
+                return Stop::Here;
+            }
+            before -= 1;
+            if self.step_off(address) == Stop::Finished {
+                return Stop::Finished;
+            }
+        }
+        let code = self.request(libc::PTRACE_PEEKTEXT, address, 0);
+        loop {
+            self.request(libc::PTRACE_POKETEXT, address, code & !0xff | BREAKPOINT);
+            let stop = self.go_on(libc::PTRACE_CONT);
+            self.request(libc::PTRACE_POKETEXT, address, code);
+            if stop == Stop::Finished {
+                return stop;
+            }
+            assert_eq!(self.registers().rip, address + 1, "another trap");
+            self.go_to(address);
+            if before == 0 {
+                return Stop::Here;
+            }
+            before -= 1;
+            if self.step_off(address) == Stop::Finished {
+                return Stop::Finished;
+            }
+        }
+    }
+
+    /// Runs one instruction, all its repetitions included.
+    fn step_off(&self, address: u64) -> Stop {
+        while self.registers().rip == address {
+            if self.go_on(libc::PTRACE_SINGLESTEP) == Stop::Finished {
+                return Stop::Finished;
+            }
+        }
+        Stop::Here
+    }
+}
+
+/// Runs `ready` and, to a certain point, `operation` in a process that is killed then; what `run` says.
+fn kill_in<T>(ready: &dyn Fn(), operation: &dyn Fn(), run: impl FnOnce(&Victim) -> T) -> T {
+    // Deaths are noticed afterwards: a victim that is stopped must not be mistaken for one.
+    let (slot, result) = signals::blocked(|| {
+        let victim = Victim::start(ready, operation);
+        let result = run(&victim);
+        kill(victim.slot);
+        (victim.slot, result)
     });
-    assert_eq!(finish(victim).code(), -9);
-    (finished, taken)
+    assert_eq!(finish(slot).code(), -9);
+    result
 }
 
 /// Kills victims all over an operation. `prepare` comes before each and `check` after each, here; `check` is told whether the victim had
@@ -75,30 +202,40 @@ pub fn step_through(
     operation: &dyn Fn(),
     check: &dyn Fn(bool),
 ) {
-    prepare();
-    let (finished, length) = kill_after(u64::MAX, ready, operation);
-    assert!(finished);
-    check(true);
-    let tries = match std::env::var("MPHOST_STEPS").as_deref() {
-        Ok("all") => length,
-        Ok(number) => number.parse().unwrap(),
-        Err(_) => TRIES.min(2 * BUDGET / length),
-    };
-    let stride = (length / tries.max(1)).max(1);
-    let mut steps = clock::now() / 1000 % stride;
-    let mut tried = 0;
-    while steps < length {
+    let record = || {
         prepare();
-        let (finished, _) = kill_after(steps, ready, operation);
+        let way = kill_in(ready, operation, Victim::way);
+        check(true);
+        way
+    };
+    // What is set up by the first one is there for all others.
+    record();
+    let way = record();
+    let tries = match std::env::var("MPHOST_STEPS").as_deref() {
+        Ok("all") => way.len(),
+        Ok(number) => number.parse().unwrap(),
+        Err(_) => TRIES,
+    };
+    let stride = (way.len() / tries.max(1)).max(1);
+    let first = clock::now() as usize / 1000 % stride;
+    let (mut tried, mut elsewhere) = (0, 0);
+    for (number, place) in way.iter().enumerate().skip(first).step_by(stride) {
+        prepare();
+        let stop = kill_in(ready, operation, |victim| victim.run_to(*place));
         // Should the check fail or hang, this is what says where.
         SETTING.set(format!(
-            "{name} killed after {steps} of {length} instructions"
+            "{name} killed before instruction {number} of {}, at {:x}",
+            way.len(),
+            place.address
         ));
-        check(finished);
-        steps += stride;
+        check(stop == Stop::Finished);
         tried += 1;
+        elsewhere += usize::from(stop == Stop::Finished);
     }
-    println!("{name}: {tried} kills in {length} instructions");
+    println!(
+        "{name}: {tried} kills in {} instructions, {elsewhere} of them at the end of another way",
+        way.len()
+    );
 }
 
 thread_local! {
@@ -115,11 +252,12 @@ pub fn acquire(lock: &AnyLock) {
         match lock.acquire(long(), P) {
             Ok(taken) => return assert!(taken, "{}", setting()),
             Err(CoreError::OwnerDied { exitcode: -9, .. }) => {
+                // It says whether it was this process's doing: another one may have been first.
                 let recovered = match lock {
                     AnyLock::Lock(lock) => lock.recover(),
                     AnyLock::RLock(lock) => lock.recover(),
                 };
-                assert!(recovered.unwrap(), "{}", setting());
+                recovered.unwrap();
             }
             Err(e) => panic!("{e}: {}", setting()),
         }
