@@ -123,7 +123,8 @@ fn queues_survive_500_kills() {
                 let mut again = 0;
                 let mut total = 0;
                 for (p, skipped) in skipped.iter().enumerate() {
-                    let done = book.get::<u64>(8 * p).unwrap();
+                    // A producer that begins after the last item puts nothing.
+                    let done = book.get::<u64>(8 * p).unwrap().min(ROOM);
                     for n in 1..done {
                         let times = book.get::<u8>(16 + p * ROOM as usize + n as usize).unwrap();
                         // Unless its producer was killed at it.
