@@ -9,10 +9,16 @@ use mphost_core::session::ObjectKind;
 use mphost_core::snapshot::{Object, Owner, Process, Snapshot, State};
 use mphost_core::table::{SlotId, SlotStatus, WaitingInfo};
 use mphost_core::wait::WaitKind;
+use std::collections::HashMap;
 use std::fmt::Write;
 
 /// How many holders of one semaphore are named.
 const MOST_HOLDERS: usize = 8;
+
+/// How many that wait for the same at the same place are described.
+const MOST_ALIKE: usize = 5;
+/// How many processes are described in all.
+const MOST_DESCRIBED: usize = 40;
 
 /// Writes pictures of one snapshot.
 pub struct Picture<'a> {
@@ -27,11 +33,32 @@ impl<'a> Picture<'a> {
         Self { snapshot, sources }
     }
 
-    /// These processes, one after the other: what each waits for, where, and who holds it.
+    /// These processes, one after the other: what each waits for, where, and who holds it. Of those who wait for the same at the same place
+    /// only some are described.
     pub fn processes(&mut self, ids: &[SlotId]) -> String {
         let mut text = String::new();
+        let mut alike: HashMap<_, usize> = HashMap::new();
+        let (mut described, mut others) = (0, vec![]);
         for process in ids.iter().filter_map(|id| self.snapshot.process(*id)) {
-            self.process(&mut text, process, 1, false);
+            let wait = process.info.waiting.as_ref();
+            let what = wait.map(|wait| (wait.kind as u8, wait.object, wait.position));
+            let same = alike.entry(what).or_default();
+            *same += 1;
+            if *same > MOST_ALIKE || described == MOST_DESCRIBED {
+                others.push(process.info.pid);
+            } else {
+                self.process(&mut text, process, 1, false);
+                described += 1;
+            }
+        }
+        if let (Some(first), Some(last)) = (others.first(), others.last()) {
+            let _ = match others.len() {
+                1 => writeln!(text, "  and one more (pid {first})"),
+                n => writeln!(
+                    text,
+                    "  and {n} more, mostly like these (pid {first} to {last})"
+                ),
+            };
         }
         text
     }
@@ -263,6 +290,10 @@ impl<'a> Picture<'a> {
             }
             WaitKind::PoolResult => "a result of its Pool".to_owned(),
             WaitKind::Foreign => "another program".to_owned(),
+            WaitKind::ProcessStart => match self.snapshot.process(SlotId::from_u64(wait.object)) {
+                Some(process) => format!("{} to begin", named(process)),
+                None => "a process to begin".to_owned(),
+            },
             WaitKind::Descriptors => "a connection, a file or a terminal".to_owned(),
             WaitKind::Other => "something".to_owned(),
         };

@@ -99,6 +99,21 @@ fn the_picture_is_printed_once_and_the_exit_code_is_1() {
 }
 
 #[test]
+fn of_many_that_wait_alike_some_are_described() {
+    let code = "fn f(q) { q.get(); } let q = Queue(); for i in 0..30 { spawn(f, [q]); } q.get();";
+    let (exit, _, stderr) = Program::start(&["--start-method", "fork"], code).end();
+    assert_eq!(exit, 1, "{stderr}");
+    assert!(stderr.contains("each of its 31 processes"), "{stderr}");
+    assert!(stderr.contains("MainProcess (pid"), "{stderr}");
+    // The main process waits at another place.
+    assert_eq!(count(&stderr, "  Process-"), 5, "{stderr}");
+    assert!(
+        stderr.contains("  and 25 more, mostly like these (pid "),
+        "{stderr}"
+    );
+}
+
+#[test]
 fn a_child_that_can_never_end_ends_with_its_program() {
     let code = "fn f(q) { q.get(); } let q = Queue(); spawn(f, [q]); print(1);";
     let (exit, stdout, stderr) = Program::start(&[], code).end();

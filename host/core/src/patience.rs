@@ -38,8 +38,8 @@ const SOON: u64 = 200_000;
 const MOST_SKIPPED: u16 = 1024;
 /// For how many nanoseconds it is believed how loaded the machine is.
 const LOAD_IS_NEWS: u64 = 4_000_000;
-/// Kinds of waits there are, with some to spare.
-const KINDS: usize = 16;
+/// More than there are kinds of waits.
+const KINDS: usize = 32;
 
 /// What the last waits of a kind were like.
 #[derive(Clone, Copy, Default)]

@@ -94,6 +94,8 @@ wait_kinds! {
     Foreign = 14, Never;
     /// A shared-memory result that a pool's workers produce.
     PoolResult = 15, Or;
+    /// A process that another one starts.
+    ProcessStart = 16, Never;
 }
 
 /// What a wait says about itself.

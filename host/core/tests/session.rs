@@ -32,6 +32,44 @@ fn statuses_of_children() {
     });
 }
 
+/// How often this process went to sleep so far (getrusage(2)).
+fn sleeps() -> u64 {
+    use nix::sys::resource::{UsageWho, getrusage};
+    let usage = getrusage(UsageWho::RUSAGE_SELF).unwrap();
+    usage.voluntary_context_switches() as u64
+}
+
+#[test]
+fn a_death_wakes_each_waiter_once() {
+    in_session(|| {
+        const WAITERS: usize = 40;
+        const DEATHS: usize = 10;
+        let queue = Queue::create(ObjectKind::Queue, 0, P).unwrap();
+        let slept = Block::create(8, P).unwrap();
+        let hire = |_| {
+            start("waiter", || {
+                let before = sleeps();
+                queue.get(Deadline::NEVER, P, |_| ()).unwrap();
+                let all = slept.atomic(0).unwrap();
+                all.fetch_add(sleeps() - before, Ordering::SeqCst);
+            })
+        };
+        let mut crew: Vec<SlotId> = (0..WAITERS + DEATHS).map(hire).collect();
+        crew.iter().for_each(|waiter| until_waiting(*waiter));
+        for victim in crew.split_off(WAITERS) {
+            kill(victim);
+            finish(victim);
+        }
+        for _ in &crew {
+            queue.put(b"", &[], 0, long(), P).unwrap();
+        }
+        crew.into_iter().for_each(finish_well);
+        let slept: u64 = slept.get(0).unwrap();
+        println!("{WAITERS} waiters slept {slept} times while {DEATHS} died");
+        assert!(slept <= 3 * (WAITERS * DEATHS) as u64, "{slept}");
+    });
+}
+
 #[test]
 fn join_times_out_and_says_so() {
     in_session(|| {

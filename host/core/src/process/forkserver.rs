@@ -132,7 +132,7 @@ fn wait_started(id: SlotId, asked: Option<SlotId>) -> Result<SlotStatus> {
     let Some(slot) = table::lookup(id) else {
         return Ok(SlotStatus::Gone);
     };
-    let info = WaitInfo::new(WaitKind::Foreign, id.to_u64(), Position::default());
+    let info = WaitInfo::new(WaitKind::ProcessStart, id.to_u64(), Position::default());
     let status = wait::wait_until(&slot.ended, info, Deadline::NEVER, || {
         let status = table::status(id);
         let server_is_there = || asked.is_some_and(is_there);
