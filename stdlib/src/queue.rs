@@ -422,7 +422,6 @@ pub fn register(registry: &mut Registry) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use crate::convert::{self, Decoder, References};

@@ -112,7 +112,6 @@ fn refused(text: &str) -> CoreError {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -484,7 +484,6 @@ fn switches_in(status: &str) -> Option<u64> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::switches_in;
 

@@ -44,7 +44,6 @@ pub fn isolate(command: &mut Command) -> &mut Command {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

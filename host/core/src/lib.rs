@@ -14,7 +14,6 @@ pub mod eventcount;
 pub mod files;
 pub mod isolate;
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod models;
 pub mod names;
 mod patience;

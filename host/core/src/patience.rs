@@ -214,7 +214,6 @@ fn processors_online() -> usize {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -1,5 +1,5 @@
 //! Connections between processes: what is sent arrives, whole and in order.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

@@ -1,5 +1,5 @@
 //! Connections when something goes wrong: dead peers, malformed messages, interrupts, callbacks.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

@@ -1,7 +1,7 @@
 //! Processes killed at random instants: the others go on, and nothing is lost but what the killed
 //! one was itself handling.
 
-#![allow(clippy::unwrap_used, clippy::undocumented_unsafe_blocks, missing_docs)]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 use common::*;

@@ -1,6 +1,6 @@
 //! Names: every process finds what one published, and nothing of it stays.
 
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

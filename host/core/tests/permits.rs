@@ -1,6 +1,6 @@
 //! Locks, semaphores and events between processes.
 
-#![allow(clippy::unwrap_used, clippy::undocumented_unsafe_blocks, missing_docs)]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 use common::*;
@@ -106,7 +106,7 @@ fn dies_holding(code: Option<i32>, acquire: impl Fn()) -> table::SlotId {
     let child = start("holder", || {
         acquire();
         match code {
-            Some(code) => unsafe { libc::_exit(code) },
+            Some(code) => exit_at_once(code),
             None => wait::sleep(LONG, P).unwrap(),
         }
     });
@@ -234,7 +234,7 @@ fn a_held_lock_whose_handle_was_dropped_is_known_at_the_death() {
         let child = start("drops", move || {
             lock.acquire(long(), P).unwrap();
             drop(lock);
-            unsafe { libc::_exit(1) }
+            exit_at_once(1)
         });
         finish(child);
         let lock = Lock::from_ref(session().adopt(handle).unwrap()).unwrap();

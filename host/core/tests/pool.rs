@@ -1,6 +1,6 @@
 //! A pool's record: who has which task, whatever happens in between; and the alarm.
 
-#![allow(clippy::unwrap_used, clippy::undocumented_unsafe_blocks, missing_docs)]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 use common::*;
@@ -60,9 +60,7 @@ fn a_claim_ends_once() {
 
 /// A worker takes the queue's next item on record, and dies where `at` says.
 fn take_and_die(tasks: &Queue, claims: &Claims, worker: usize, before_commit: bool) {
-    let die = || unsafe {
-        libc::kill(libc::getpid(), libc::SIGKILL);
-    };
+    let die = || nix::sys::signal::raise(nix::sys::signal::Signal::SIGKILL).unwrap();
     let task = Cell::new(0);
     tasks
         .get_with(

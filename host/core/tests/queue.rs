@@ -1,6 +1,6 @@
 //! Queues between processes.
 
-#![allow(clippy::unwrap_used, clippy::undocumented_unsafe_blocks, missing_docs)]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 use common::*;
@@ -220,7 +220,7 @@ fn the_claim_is_noted_before_the_item_is_gone() {
         put(&q, 5);
         put(&q, 6);
         let child = start("claims and dies", || {
-            let _ = q.get_with(long(), P, |_| (), |_| unsafe { libc::_exit(9) });
+            let _ = q.get_with(long(), P, |_| (), |_| exit_at_once(9));
         });
         assert_eq!(finish(child).code(), 9);
         // It died before the commit: the item is still there, and the lock is free.
@@ -240,7 +240,7 @@ fn a_putter_that_dies_inside_leaves_no_trace() {
         put(&q, 1);
         let pages = session().usage().unwrap().pages;
         let child = start("dies", || {
-            let _ = q.put_with(50 << 20, &[], 0, long(), P, |_| unsafe { libc::_exit(9) });
+            let _ = q.put_with(50 << 20, &[], 0, long(), P, |_| exit_at_once(9));
         });
         assert_eq!(finish(child).code(), 9);
         put(&q, 2);
@@ -352,7 +352,7 @@ fn a_reader_that_dies_loses_no_descriptors() {
         let dies = start("dies before the commit", || {
             let _ = q.get(long(), P, |item| {
                 assert_eq!(item.fds().unwrap().len(), 1);
-                unsafe { libc::_exit(1) }
+                exit_at_once(1)
             });
         });
         finish(dies);

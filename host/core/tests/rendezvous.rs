@@ -1,6 +1,6 @@
 //! Conditions and barriers between processes.
 
-#![allow(clippy::unwrap_used, clippy::undocumented_unsafe_blocks, missing_docs)]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 use common::*;
@@ -228,7 +228,7 @@ fn a_barrier_breaks_and_is_reset() {
         // A runner that dies.
         broken(&|| {
             let runner = start("runner", || {
-                let _ = barrier.wait(long(), P, || unsafe { libc::_exit(4) });
+                let _ = barrier.wait(long(), P, || exit_at_once(4));
             });
             assert_eq!(finish(runner).code(), 4);
         });

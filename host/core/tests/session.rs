@@ -1,6 +1,6 @@
 //! The session: processes, deaths, references, memory.
 
-#![allow(clippy::unwrap_used, clippy::undocumented_unsafe_blocks, missing_docs)]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 use common::*;
@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 fn statuses_of_children() {
     in_session(|| {
         let well = start("well", || {});
-        let badly = start("badly", || unsafe { libc::_exit(3) });
+        let badly = start("badly", || exit_at_once(3));
         let killed = start("killed", || wait::sleep(LONG, P).unwrap());
         until_waiting(killed);
         assert_eq!(table::status(killed), SlotStatus::Live);
@@ -228,8 +228,9 @@ fn granted_references_outlive_the_granter() {
 #[test]
 fn foreign_children_keep_their_status() {
     in_session(|| {
+        // SAFETY: the process has one thread.
         let pid = signals::blocked(|| match unsafe { nix::unistd::fork() }.unwrap() {
-            nix::unistd::ForkResult::Child => unsafe { libc::_exit(7) },
+            nix::unistd::ForkResult::Child => exit_at_once(7),
             nix::unistd::ForkResult::Parent { child } => {
                 reap::register_foreign(child.as_raw()).unwrap();
                 child.as_raw()
@@ -305,7 +306,7 @@ fn kicks_and_signals_reach_every_kind_of_wait() {
             let child = start("waiter", || {
                 let done = waiter();
                 assert_eq!(done, Err(CoreError::Interrupted(2)));
-                unsafe { libc::_exit(HOOKS.load(Ordering::SeqCst) as i32) }
+                exit_at_once(HOOKS.load(Ordering::SeqCst) as i32)
             });
             until_waiting(child);
             let sequence = table::info(child).unwrap().waiting.unwrap().sequence;

@@ -6,7 +6,7 @@
 //! `common/stepping.rs` says how, and how often; `stepping_tables.rs` has the operations on what is behind the objects.
 
 #![cfg(target_arch = "x86_64")]
-#![allow(clippy::unwrap_used, clippy::undocumented_unsafe_blocks, missing_docs)]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 use common::stepping::*;

@@ -2,7 +2,7 @@
 //! queues, the record of a pool.
 
 #![cfg(target_arch = "x86_64")]
-#![allow(clippy::unwrap_used, clippy::undocumented_unsafe_blocks, missing_docs)]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 use common::stepping::*;

@@ -1,5 +1,5 @@
 //! What peers can do who don't have the key, or don't keep to the protocol: end their own connection.
-#![allow(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 

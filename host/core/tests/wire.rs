@@ -1,5 +1,4 @@
 //! The wire format: everything that goes in comes out, and whatever else comes in does no harm.
-#![allow(clippy::unwrap_used, reason = "tests")]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;

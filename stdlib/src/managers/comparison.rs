@@ -178,7 +178,6 @@ pub(super) fn sorted(keys: &[Dynamic], reverse: bool) -> Result<Vec<usize>> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

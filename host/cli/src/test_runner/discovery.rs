@@ -264,7 +264,6 @@ pub(crate) fn cases(
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::fs;
 

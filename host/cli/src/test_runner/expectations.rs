@@ -354,7 +354,6 @@ fn unescape(text: &str) -> Result<String, String> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::source::scan;
     use super::*;

@@ -52,7 +52,6 @@ pub(crate) fn run<R: Send>(
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::sync::Barrier;
 

@@ -188,7 +188,6 @@ pub(crate) fn shared_memory(folder: &Path) -> Vec<String> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use std::process::{Command, Stdio};
 

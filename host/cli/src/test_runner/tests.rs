@@ -1,6 +1,5 @@
 //! The whole runner against a stand-in for mphost: a shell script that takes the lines of a
 //! "script" which aren't comments for shell code.
-#![allow(clippy::unwrap_used)]
 
 use std::fs;
 use std::io::Write;

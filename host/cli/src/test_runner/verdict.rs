@@ -311,7 +311,6 @@ pub(crate) fn shown(lines: &[&str]) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::{expectations, source};
     use super::*;

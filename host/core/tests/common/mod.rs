@@ -37,6 +37,12 @@ pub fn secs(s: f64) -> Deadline {
     Deadline::after_secs(s)
 }
 
+/// Ends this process on the spot, without the exit handlers of the harness.
+pub fn exit_at_once(code: i32) -> ! {
+    // SAFETY: it takes any number, and nothing of this process is used again.
+    unsafe { libc::_exit(code) }
+}
+
 fn run_and_exit(f: impl FnOnce()) -> ! {
     // The harness would keep the message in this process's copy of its buffer.
     std::panic::set_hook(Box::new(|info| {
@@ -47,8 +53,7 @@ fn run_and_exit(f: impl FnOnce()) -> ! {
         Ok(()) => 0,
         Err(_) => 101,
     };
-    // SAFETY: ends the process at once, without the harness's own exit handlers.
-    unsafe { libc::_exit(code) }
+    exit_at_once(code)
 }
 
 /// Runs `f` in the main process of a new session.

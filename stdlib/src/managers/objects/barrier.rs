@@ -108,7 +108,6 @@ impl Object for Barrier {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::testing::Bench;
     use super::*;

@@ -125,7 +125,6 @@ impl Object for Dict {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::testing::Bench;
     use super::*;

@@ -219,7 +219,6 @@ impl Object for List {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::testing::Bench;
     use super::*;

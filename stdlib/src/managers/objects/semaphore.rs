@@ -145,7 +145,6 @@ impl Object for Semaphore {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::testing::Bench;
     use super::*;

@@ -142,7 +142,6 @@ impl Object for Set {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
 mod tests {
     use super::super::testing::Bench;
     use super::*;

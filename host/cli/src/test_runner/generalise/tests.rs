@@ -1,5 +1,4 @@
 //! What several runs become.
-#![allow(clippy::unwrap_used)]
 
 use super::*;
 

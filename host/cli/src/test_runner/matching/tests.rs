@@ -1,5 +1,4 @@
 //! Both searches, also against brute force.
-#![allow(clippy::unwrap_used)]
 
 use proptest::prelude::*;
 
