@@ -188,6 +188,7 @@ pub fn serve(run: &mut dyn FnMut(Vec<u8>, Vec<OwnedFd>) -> i32) -> Result<()> {
             continue;
         }
         let server = getpid().as_raw();
+        let mut fds = Some(fds);
         let forked = signals::blocked(|| match crate::sys::process::fork() {
             Ok(ForkResult::Child) => {
                 if !session::after_fork(head.slot()) {
@@ -197,6 +198,8 @@ pub fn serve(run: &mut dyn FnMut(Vec<u8>, Vec<OwnedFd>) -> i32) -> Result<()> {
                 None
             }
             Ok(ForkResult::Parent { child }) => {
+                // Before anybody can learn of the child's end: its ends of pipes and its sockets are no longer open then.
+                drop(fds.take());
                 table::set_live(head.slot(), child.as_raw());
                 if let Some(slot) = table::lookup(head.slot()) {
                     slot.ended.wake_all();
@@ -213,6 +216,7 @@ pub fn serve(run: &mut dyn FnMut(Vec<u8>, Vec<OwnedFd>) -> i32) -> Result<()> {
             debug_assert_ne!(server, getpid().as_raw());
             child::guard_main(head.requester());
             let bootstrap = head.collect();
+            let fds = fds.unwrap_or_default();
             let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
             let job = Job {
                 slot: head.slot(),
