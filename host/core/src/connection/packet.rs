@@ -28,7 +28,7 @@ const LAST: u8 = 3;
 pub(super) const FRAGMENT: usize = 64 << 10;
 
 /// Up to how many bytes it is cheaper to copy a body behind its packet's first byte than to have the kernel gather the two.
-const COPIED: usize = 255;
+const COPIED: usize = 63;
 
 /// Sends one message.
 pub(super) fn send(port: &Port<'_>, payload: &[u8], fds: &[RawFd]) -> Result<()> {
