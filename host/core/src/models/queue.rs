@@ -284,3 +284,28 @@ fn a_taker_that_dies_takes_along_what_it_has_in_its_hand() {
     model.holds_without(0);
     model.notices_without(Fault::NoWakeAtDeath, 0);
 }
+
+#[test]
+fn an_item_comes_in_every_order_whoever_dies() {
+    let (world, line) = line(2, 0, 8);
+    line.takers_die.set(true);
+    let (taking, next) = (Rc::clone(&line), Rc::clone(&line));
+    let putter = world.slots[0];
+    let model = model("queue, one item", &world, &line, None)
+        .process(putting(&line, &[1]))
+        .process(move || {
+            taking.get(0);
+        })
+        .reap(move |slot| {
+            reap_and_release(slot);
+            if slot == putter {
+                next.put(END);
+            }
+        });
+    model.holds();
+    model.holds_without(0);
+    model.holds_without(1);
+    model.notices(Fault::NoFences);
+    model.notices(Fault::Relaxed(line.word(PUTS)));
+    model.notices_without(Fault::NoWakeAtDeath, 0);
+}
