@@ -192,7 +192,7 @@ fn visit<'a>(
     let (unburied, bury) = (Rc::clone(&buried), Rc::clone(&buried));
     let visitor = world.slots[1];
     Model::new(name, world, None)
-        .from_sleep()
+        .begun_at_sleep()
         .process(move || match sleeping.arrive(Deadline::NEVER) {
             Ok(_) => {}
             Err(e) => assert!(e == CoreError::BrokenBarrier && machine::died(), "{e}"),

@@ -185,7 +185,7 @@ fn call<'a>(
     let (first, last) = (Rc::clone(call), Rc::clone(call));
     let caller = world.slots[1];
     Model::new(name, world, bound)
-        .from_sleep()
+        .begun_at_sleep()
         .process(move || waiting.wait())
         .process(move || notify(&calling))
         .prepare(move || {

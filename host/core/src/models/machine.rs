@@ -119,7 +119,16 @@ struct Shared {
     first: u64,
     /// What was written last.
     last: Cell<u64>,
+    /// Who has loaded it since, the latest one last.
+    readers: RefCell<Vec<usize>>,
 }
+
+/// loom remembers only the last use of a word. If one process loads it, then another loads and writes it, loom doesn't see that
+/// the write could have come before the first load, for in between is a load by the writer itself. So whoever loads a word goes
+/// through a gate of his own, and whoever writes it through the gates of those of whose loads loom doesn't know any more.
+///
+/// To notify a condition variable at which nobody waits is a step that orders no memory.
+type Gate = loom::sync::Condvar;
 
 /// The run at hand; one for each thread of the test harness.
 #[derive(Default)]
@@ -129,6 +138,8 @@ struct Machine {
     uses: RefCell<HashMap<usize, Use, BuildHasherDefault<AddressHasher>>>,
     shared: RefCell<Vec<Shared>>,
     atoms: RefCell<Rc<Vec<Atom>>>,
+    /// For each word and reader.
+    gates: RefCell<HashMap<(usize, usize), Rc<Gate>>>,
     changes: RefCell<Vec<Change>>,
     sleepers: RefCell<Vec<Sleeper>>,
     mutexes: RefCell<HashMap<usize, Mutex, BuildHasherDefault<AddressHasher>>>,
@@ -262,6 +273,7 @@ fn share(m: &Machine, address: usize, raw: u64, size: usize) -> ! {
             size,
             first,
             last: Cell::new(first),
+            readers: RefCell::default(),
         });
         shared.len() - 1
     };
@@ -393,6 +405,53 @@ impl Word {
         &self.atoms[self.index]
     }
 
+    /// Through the gate of one who loads.
+    fn pass(&self, reader: usize) {
+        let gate = with(|m| {
+            let mut gates = m.gates.borrow_mut();
+            Rc::clone(gates.entry((self.index, reader)).or_default())
+        });
+        switching(|| gate.notify_one());
+    }
+
+    /// Before a load.
+    fn loads(&self) {
+        let me = with(|m| m.actor.get().expect("somebody acts").number);
+        self.pass(me);
+    }
+
+    /// After a load.
+    fn has_loaded(&self) {
+        with(|m| {
+            let me = m.actor.get().expect("somebody acts").number;
+            let shared = m.shared.borrow();
+            let mut readers = shared[self.index].readers.borrow_mut();
+            readers.retain(|reader| *reader != me);
+            readers.push(me);
+        });
+    }
+
+    /// Does what loom takes for a write.
+    fn writing<R>(&self, f: impl FnOnce(&Atom) -> R) -> R {
+        let forgotten: Vec<usize> = with(|m| {
+            let me = m.actor.get().expect("somebody acts").number;
+            let shared = m.shared.borrow();
+            let readers = shared[self.index].readers.borrow();
+            let (_, earlier) = readers.split_last().unwrap_or((&me, &[]));
+            earlier
+                .iter()
+                .copied()
+                .filter(|reader| *reader != me)
+                .collect()
+        });
+        for reader in forgotten {
+            self.pass(reader);
+        }
+        let result = switching(|| f(self.atom()));
+        with(|m| m.shared.borrow()[self.index].readers.borrow_mut().clear());
+        result
+    }
+
     fn wrote(&self, value: u64) {
         with(|m| m.shared.borrow()[self.index].last.set(value));
     }
@@ -411,7 +470,9 @@ impl Word {
     #[track_caller]
     pub(super) fn load(&self, order: Ordering) -> u64 {
         let order = self.order(order, Acquire);
+        self.loads();
         let value = switching(|| self.atom().load(order));
+        self.has_loaded();
         note("load", self.address, value);
         value
     }
@@ -423,7 +484,7 @@ impl Word {
             return;
         }
         let order = self.order(order, Release);
-        switching(|| self.atom().store(value, order));
+        self.writing(|atom| atom.store(value, order));
         self.wrote(value);
         note("store", self.address, value);
     }
@@ -446,7 +507,7 @@ impl Word {
                 before
             }
             _ => {
-                let before = switching(|| whole(self.atom(), order));
+                let before = self.writing(|atom| whole(atom, order));
                 self.wrote(split(before));
                 before
             }
@@ -478,7 +539,7 @@ impl Word {
         if fault() == Some(Fault::NoWrite(self.address)) {
             return Ok(current);
         }
-        let result = switching(|| self.atom().compare_exchange(current, new, success, failure));
+        let result = self.writing(|atom| atom.compare_exchange(current, new, success, failure));
         match result {
             Ok(_) => {
                 self.wrote(new);
@@ -491,7 +552,7 @@ impl Word {
 
     /// The value as the kernel sees it, under its own lock.
     fn newest(&self) -> u64 {
-        let value = switching(|| self.atom().compare_exchange(NEVER, 0, Relaxed, Relaxed));
+        let value = self.writing(|atom| atom.compare_exchange(NEVER, 0, Relaxed, Relaxed));
         value.expect_err("no word has this value")
     }
 }

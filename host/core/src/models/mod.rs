@@ -9,7 +9,7 @@
 //! Each model is also run with something broken (`Fault`, or a broken process), and must notice.
 //!
 //! For each algorithm there is at least one small case of two processes with one operation each (`..._in_every_order_...`)
-//! that is explored wholly in each run of the tests, with the deaths of either. What is too large for that is explored up to a
+//! that is explored wholly in each run of the tests, with deaths. What is too large for that is explored up to a
 //! number of interruptions of a process by another (most errors need one or two). `MPHOST_MODELS=full` explores
 //! everything, `MPHOST_MODELS=N` up to N interruptions.
 
@@ -106,7 +106,7 @@ impl<'a> Model<'a> {
     }
 
     /// Explored from where one of its processes is about to sleep, the first time.
-    fn from_sleep(mut self) -> Self {
+    fn begun_at_sleep(mut self) -> Self {
         self.start = Start::FirstSleep;
         self
     }

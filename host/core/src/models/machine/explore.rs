@@ -128,6 +128,7 @@ fn run(plan: &Rc<Plan>) {
         undo(m);
         m.sleepers.borrow_mut().clear();
         m.mutexes.borrow_mut().clear();
+        m.gates.borrow_mut().clear();
         m.steps.set(0);
         m.died.set(false);
         m.begun
@@ -142,6 +143,7 @@ fn run(plan: &Rc<Plan>) {
             .iter()
             .map(|shared| {
                 shared.last.set(shared.first);
+                shared.readers.borrow_mut().clear();
                 Atom::new(shared.first)
             })
             .collect();
