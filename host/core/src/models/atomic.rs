@@ -3,7 +3,7 @@
 //! Each is the standard library's word, laid out as that is; outside of a model it behaves as that does. Inside of one, what
 //! several processes use becomes a step of the model: see `machine`.
 
-use super::machine::{Route, route};
+use super::machine::{Access, Route, route};
 use std::sync::atomic::Ordering;
 
 /// A fence, [`std::sync::atomic::fence`].
@@ -49,13 +49,13 @@ macro_rules! atomics {
                 bits as $uint as $int
             }
 
-            fn route(&self, writes: bool) -> Route {
-                route(self.0.as_ptr() as usize, Self::bits(self.raw()), size_of::<$int>(), writes)
+            fn route(&self, access: Access) -> Route {
+                route(self.0.as_ptr() as usize, Self::bits(self.raw()), size_of::<$int>(), access)
             }
 
             #[track_caller]
             pub(crate) fn load(&self, order: Ordering) -> $int {
-                match self.route(false) {
+                match self.route(Access::Load) {
                     Route::Plain => self.0.load(order),
                     Route::Dead => self.raw(),
                     Route::Step(word) => Self::int(word.load(order)),
@@ -64,7 +64,7 @@ macro_rules! atomics {
 
             #[track_caller]
             pub(crate) fn store(&self, value: $int, order: Ordering) {
-                match self.route(true) {
+                match self.route(Access::Store) {
                     Route::Plain => self.0.store(value, order),
                     Route::Dead => {}
                     Route::Step(word) => word.store(Self::bits(value), order),
@@ -80,7 +80,7 @@ macro_rules! atomics {
                 success: Ordering,
                 failure: Ordering,
             ) -> Result<$int, $int> {
-                match self.route(true) {
+                match self.route(Access::Modify) {
                     Route::Plain => self.0.compare_exchange(current, new, success, failure),
                     Route::Dead => Ok(current),
                     Route::Step(word) => word
@@ -122,7 +122,7 @@ macro_rules! atomics {
         impl $name {$(
             #[track_caller]
             pub(crate) fn $op(&self, value: $int, order: Ordering) -> $int {
-                match self.route(true) {
+                match self.route(Access::Modify) {
                     Route::Plain => self.0.$op(value, order),
                     Route::Dead => self.raw(),
                     Route::Step(word) => {

@@ -1,7 +1,7 @@
 //! Parties of one round never mix with those of another, and one that dies gives up its place.
 
 use super::machine::{self, Fault};
-use super::{Model, P, World, reap_and_release};
+use super::{Model, P, World, reap, reap_and_release};
 use crate::barrier::Barrier;
 use crate::clock::Deadline;
 use crate::error::{CoreError, Result};
@@ -21,6 +21,13 @@ struct Meeting {
 }
 
 impl Meeting {
+    fn begin(&self) {
+        self.rounds.set(0);
+        self.came.set(0);
+        self.broken.set(0);
+        self.went_on.borrow_mut().clear();
+    }
+
     fn arrive(&self, deadline: Deadline) -> Result<u32> {
         self.came.set(self.came.get() + 1);
         let met = self.barrier.wait(deadline, P, || {
@@ -60,12 +67,7 @@ fn model<'a>(
         model = model.process(move || party(&meeting));
     }
     let first = Rc::clone(meeting);
-    model.prepare(move || {
-        first.rounds.set(0);
-        first.came.set(0);
-        first.broken.set(0);
-        first.went_on.borrow_mut().clear();
-    })
+    model.prepare(move || first.begin())
 }
 
 #[test]
@@ -158,4 +160,84 @@ fn a_party_that_dies_gives_up_its_place() {
     with_a_death("barrier, a party dies", &world, &meeting, reap_and_release).holds_without(0);
     // Nobody takes note of the death.
     with_a_death("barrier, a death unnoticed", &world, &meeting, |_| {}).fails(Some(0));
+}
+
+#[test]
+fn two_parties_meet_in_every_order() {
+    let (world, meeting) = meeting(2, 2);
+    let last = Rc::clone(&meeting);
+    let model = model("barrier, one round", &world, &meeting, None, |meeting| {
+        meeting.arrive(Deadline::NEVER).unwrap();
+    })
+    .check(move || {
+        let mut went_on = last.went_on.borrow().clone();
+        went_on.sort_unstable();
+        assert_eq!(went_on, [(1, 0), (1, 1)]);
+    });
+    model.holds();
+    model.notices(Fault::NoFences);
+    model.notices(Fault::NoExclusion);
+}
+
+/// One who is about to sleep until another comes, which doesn't wait itself.
+fn visit<'a>(
+    name: &'static str,
+    world: &'a World,
+    meeting: &Rc<Meeting>,
+    after: fn(SlotId),
+) -> Model<'a> {
+    let (sleeping, visiting, dead) = (Rc::clone(meeting), Rc::clone(meeting), Rc::clone(meeting));
+    let (first, last) = (Rc::clone(meeting), Rc::clone(meeting));
+    let buried = Rc::new(Cell::new(false));
+    let (unburied, bury) = (Rc::clone(&buried), Rc::clone(&buried));
+    let visitor = world.slots[1];
+    Model::new(name, world, None)
+        .begun_at_sleep()
+        .process(move || match sleeping.arrive(Deadline::NEVER) {
+            Ok(_) => {}
+            Err(e) => assert!(e == CoreError::BrokenBarrier && machine::died(), "{e}"),
+        })
+        .process(move || {
+            let alone = buried.get();
+            match visiting.arrive(Deadline::NOW) {
+                Ok(_) => assert!(!alone, "it has met one who is dead"),
+                Err(e) => assert!(e == CoreError::BrokenBarrier && machine::died(), "{e}"),
+            }
+        })
+        .prepare(move || {
+            first.begin();
+            unburied.set(false);
+        })
+        .reap(move |slot| {
+            after(slot);
+            bury.set(true);
+            if slot == visitor {
+                // Comes in its place, or finds that it had been there, or broken.
+                let _ = dead.arrive(Deadline::NOW);
+            }
+        })
+        .check(move || {
+            let went_on = last.went_on.borrow();
+            if !machine::died() {
+                assert_eq!(went_on.len(), 2);
+            }
+            for (i, one) in went_on.iter().enumerate() {
+                assert!(
+                    !went_on[..i].contains(one),
+                    "a place taken twice: {went_on:?}"
+                );
+            }
+        })
+}
+
+#[test]
+fn one_who_waits_is_met_in_every_order_whoever_dies() {
+    let (world, meeting) = meeting(2, 2);
+    let model = visit("barrier, one waits", &world, &meeting, reap);
+    model.holds();
+    model.holds_without(0);
+    model.holds_without(1);
+    model.notices(Fault::NoFutexCompare);
+    model.notices_without(Fault::NoWakeAtDeath, 1);
+    visit("barrier, a death unnoticed", &world, &meeting, |_| {}).fails(Some(0));
 }

@@ -2,7 +2,7 @@
 
 use super::machine::Fault;
 use super::permit::acquire_any;
-use super::{KILLED, Model, P, World, machine, reap_and_release, word};
+use super::{KILLED, Model, P, World, machine, reap, reap_and_release, word};
 use crate::clock::Deadline;
 use crate::condition::{AnyLock, Condition};
 use crate::error::CoreError;
@@ -141,4 +141,110 @@ fn one_who_dies_takes_no_notification_along() {
 fn a_notifier_that_dies_leaves_nobody_waiting_for_what_is_there() {
     let (world, store) = store(2);
     model("condition, the notifier dies", &world, &store, Some(1)).holds_without(1);
+}
+
+/// A condition, its lock, and what is known of those who use it.
+struct Call {
+    lock: AnyLock,
+    condition: Condition,
+    victim: Cell<Option<SlotId>>,
+    /// Somebody has notified for certain.
+    called: Cell<bool>,
+}
+
+impl Call {
+    fn acquire(&self) {
+        acquire_any(&self.lock, &self.victim);
+    }
+
+    fn wait(&self) {
+        self.acquire();
+        match self.condition.wait(&self.lock, Deadline::NEVER, P) {
+            Ok(notified) => assert!(notified),
+            Err(CoreError::OwnerDied { .. }) => self.acquire(),
+            Err(e) => panic!("{e}"),
+        }
+        self.lock.release().unwrap();
+    }
+
+    fn notify(&self) {
+        self.condition.notify(1).unwrap();
+        self.called.set(true);
+    }
+}
+
+/// One who is about to sleep, and one who notifies him.
+fn call<'a>(
+    name: &'static str,
+    world: &'a World,
+    call: &Rc<Call>,
+    bound: Option<usize>,
+    notify: fn(&Call),
+) -> Model<'a> {
+    let (waiting, calling, dead) = (Rc::clone(call), Rc::clone(call), Rc::clone(call));
+    let (first, last) = (Rc::clone(call), Rc::clone(call));
+    let caller = world.slots[1];
+    Model::new(name, world, bound)
+        .begun_at_sleep()
+        .process(move || waiting.wait())
+        .process(move || notify(&calling))
+        .prepare(move || {
+            first.victim.set(None);
+            first.called.set(false);
+        })
+        .reap(move |slot| {
+            dead.victim.set(Some(slot));
+            reap(slot);
+            if slot == caller && !dead.called.get() {
+                dead.notify();
+            }
+        })
+        .check(move || {
+            assert_eq!(last.condition.waiters().unwrap(), 0);
+            assert!(last.called.get());
+        })
+}
+
+fn new_call() -> (World, Rc<Call>) {
+    World::new(2, || {
+        Rc::new(Call {
+            lock: AnyLock::Lock(Lock::create(P).unwrap()),
+            condition: Condition::create(P).unwrap(),
+            victim: Cell::default(),
+            called: Cell::default(),
+        })
+    })
+}
+
+/// The lock is there for the waiter alone: what it does besides is the lock's own, and the next model's.
+#[test]
+fn one_who_waits_is_notified_in_every_order_whoever_dies() {
+    let (world, store) = new_call();
+    let model = call("condition, one call", &world, &store, None, Call::notify);
+    model.holds();
+    model.holds_without(0);
+    model.holds_without(1);
+    let board = store.condition.obj().entry().unwrap();
+    model.notices(Fault::NoWrite(std::ptr::from_ref(&board.events[0]) as usize));
+    model.notices_without(Fault::NoWakeAtDeath, 1);
+}
+
+#[test]
+fn one_who_waits_is_notified_under_the_lock() {
+    let (world, store) = new_call();
+    let model = call(
+        "condition, a call under the lock",
+        &world,
+        &store,
+        Some(1),
+        |call| {
+            call.acquire();
+            call.notify();
+            call.lock.release().unwrap();
+        },
+    );
+    model.holds();
+    model.holds_without(0);
+    model.holds_without(1);
+    model.notices_without(Fault::NoWakeAtDeath, 1);
 }

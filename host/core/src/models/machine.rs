@@ -4,8 +4,9 @@
 //! kernel's (futex(2)). loom explores the orders of steps, up to those that make no difference, and, for what isn't ordered
 //! by a fence or by acquire and release, the older values that a load may see. Which words several processes use is
 //! found out by running: the first use that shows it ends the run, and the exploration begins anew with what is known by then.
-//! All other words are each process's own business, are no steps, and are put back before the next run; the words of steps
-//! are loom's, begin with what lies in memory, and never come back to it.
+//! All other words are each process's own business, or written by several and read by nobody; they are no steps, and are put
+//! back before the next run. The words of steps are loom's, begin with what lies in memory, and come back to it when all
+//! processes are done: who looks at what they left has no steps, for nobody is there any more to come between.
 //!
 //! A process that is to die before its n-th step that others could notice unwinds, and from then on changes nothing: its
 //! destructors run, as they must in a thread, but without any effect. Then the kernel frees its mutexes, and what the parent does
@@ -21,7 +22,7 @@ mod explore;
 mod kernel;
 
 use crate::table::SlotId;
-pub(crate) use explore::{Plan, Process, died, explore, kernel_calls};
+pub(crate) use explore::{Plan, Process, Start, begin, died, explore, kernel_calls};
 use kernel::{Mutex, Sleeper};
 pub(crate) use kernel::{futex_wait, futex_wake, lock, unlock};
 use loom::sync::atomic::AtomicU64 as Atom;
@@ -65,11 +66,22 @@ const EXAMINER: usize = 31;
 /// The number of the process that reaps the first one, and so on.
 const REAPERS: usize = 16;
 
+/// What is done to a word.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Access {
+    Load,
+    Store,
+    /// Both.
+    Modify,
+}
+
 /// How the word at an address is used.
 #[derive(Clone, Copy)]
 enum Use {
     /// Read by these (bits), written by nobody.
     Constant(u32),
+    /// Written by these (bits), read by nobody: whose store came last makes no difference to anybody.
+    Written(u32),
     /// Used by one.
     Private(usize),
     /// Used by several: which of loom's.
@@ -100,15 +112,34 @@ struct Change {
     before: u64,
 }
 
+/// A word of steps.
+struct Shared {
+    address: usize,
+    size: usize,
+    first: u64,
+    /// What was written last.
+    last: Cell<u64>,
+    /// Who has loaded it since, the latest one last.
+    readers: RefCell<Vec<usize>>,
+}
+
+/// loom remembers only the last use of a word. If one process loads it, then another loads and writes it, loom doesn't see that
+/// the write could have come before the first load, for in between is a load by the writer itself. So whoever loads a word goes
+/// through a gate of his own, and whoever writes it through the gates of those of whose loads loom doesn't know any more.
+///
+/// To notify a condition variable at which nobody waits is a step that orders no memory.
+type Gate = loom::sync::Condvar;
+
 /// The run at hand; one for each thread of the test harness.
 #[derive(Default)]
 struct Machine {
     running: Cell<bool>,
     actor: Cell<Option<Actor>>,
     uses: RefCell<HashMap<usize, Use, BuildHasherDefault<AddressHasher>>>,
-    /// Addresses of the words of steps, and what they are at first.
-    shared: RefCell<Vec<(usize, u64)>>,
+    shared: RefCell<Vec<Shared>>,
     atoms: RefCell<Rc<Vec<Atom>>>,
+    /// For each word and reader.
+    gates: RefCell<HashMap<(usize, usize), Rc<Gate>>>,
     changes: RefCell<Vec<Change>>,
     sleepers: RefCell<Vec<Sleeper>>,
     mutexes: RefCell<HashMap<usize, Mutex, BuildHasherDefault<AddressHasher>>>,
@@ -118,6 +149,11 @@ struct Machine {
     /// Steps of the one that is to die.
     steps: Cell<u32>,
     died: Cell<bool>,
+    /// All orders are explored from here on: see [`Start`].
+    begun: Cell<bool>,
+    begins_asleep: Cell<bool>,
+    /// All processes are done: what they left lies in memory again.
+    over: Cell<bool>,
     runs: Cell<u64>,
     /// Wake-ups that the kernel was asked for.
     kernel_calls: Cell<u32>,
@@ -208,6 +244,11 @@ pub(crate) fn is_running() -> bool {
     with(|m| m.running.get())
 }
 
+/// Whether all processes are done.
+fn is_over() -> bool {
+    with(|m| m.over.get())
+}
+
 /// The process that acts, in a model.
 pub(crate) fn me() -> Option<SlotId> {
     with(|m| {
@@ -218,8 +259,8 @@ pub(crate) fn me() -> Option<SlotId> {
     })
 }
 
-/// Ends the run: the word at `address`, in which `raw` lies, is shared.
-fn share(m: &Machine, address: usize, raw: u64) -> ! {
+/// Ends the run: the word of `size` bytes at `address`, in which `raw` lies, is shared.
+fn share(m: &Machine, address: usize, raw: u64, size: usize) -> ! {
     let index = {
         let changes = m.changes.borrow();
         let first = changes
@@ -227,15 +268,37 @@ fn share(m: &Machine, address: usize, raw: u64) -> ! {
             .find(|change| change.address == address)
             .map_or(raw, |change| change.before);
         let mut shared = m.shared.borrow_mut();
-        shared.push((address, first));
+        shared.push(Shared {
+            address,
+            size,
+            first,
+            last: Cell::new(first),
+            readers: RefCell::default(),
+        });
         shared.len() - 1
     };
     m.uses.borrow_mut().insert(address, Use::Shared(index));
     resume_unwind(Box::new(Restart));
 }
 
+/// The use of a word by one more; `None` if it has to be shared.
+fn used(known: Option<Use>, actor: usize, access: Access) -> Option<Use> {
+    use {Access::*, Use::*};
+    let me = 1 << actor;
+    Some(match (known, access) {
+        (None, Load) => Constant(me),
+        (None, Store) => Written(me),
+        (None, Modify) => Private(actor),
+        (Some(Constant(readers)), Load) => Constant(readers | me),
+        (Some(Written(writers)), Store) => Written(writers | me),
+        (Some(Constant(by) | Written(by)), _) if by == me => Private(actor),
+        (Some(Private(owner)), _) if owner == actor => Private(owner),
+        _ => return None,
+    })
+}
+
 /// How an operation on the word of `size` bytes at `address`, in which `raw` lies, is done.
-pub(super) fn route(address: usize, raw: u64, size: usize, writes: bool) -> Route {
+pub(super) fn route(address: usize, raw: u64, size: usize, access: Access) -> Route {
     with(|m| {
         if !m.running.get() {
             return Route::Plain;
@@ -245,28 +308,25 @@ pub(super) fn route(address: usize, raw: u64, size: usize, writes: bool) -> Rout
         }
         let actor = m.actor.get().expect("somebody acts").number;
         let known = m.uses.borrow().get(&address).copied();
-        if let Some(Use::Shared(index)) = known {
+        if let Some(Use::Shared(index)) = known
+            && !m.over.get()
+        {
             return Route::Step(Word {
                 atoms: Rc::clone(&m.atoms.borrow()),
                 index,
                 address,
             });
         }
-        // Who looks last takes part only in what a dead process may have left half done.
-        if actor != EXAMINER || m.death.get().is_some() {
-            let next = match (known, writes) {
-                (None, false) => Use::Constant(1 << actor),
-                (None, true) => Use::Private(actor),
-                (Some(Use::Constant(readers)), false) => Use::Constant(readers | 1 << actor),
-                (Some(Use::Constant(readers)), true) if readers & !(1 << actor) == 0 => {
-                    Use::Private(actor)
-                }
-                (Some(Use::Private(owner)), _) if owner == actor => Use::Private(owner),
-                _ => share(m, address, raw),
+        // Who looks last takes part only in what a dead process may have left half done, and in what several have written.
+        let examined = m.death.get().is_some()
+            || matches!(known, Some(Use::Written(writers)) if !writers.is_power_of_two());
+        if !m.over.get() || examined && !matches!(known, Some(Use::Shared(_))) {
+            let Some(next) = used(known, actor, access) else {
+                share(m, address, raw, size)
             };
             m.uses.borrow_mut().insert(address, next);
         }
-        if writes {
+        if access != Access::Load {
             m.changes.borrow_mut().push(Change {
                 address,
                 size,
@@ -277,8 +337,8 @@ pub(super) fn route(address: usize, raw: u64, size: usize, writes: bool) -> Rout
     })
 }
 
-/// The word of steps behind a mutex or a futex.
-fn kernel_word(m: &Machine, address: usize, raw: u64) -> Word {
+/// The word of steps behind a futex.
+fn kernel_word(m: &Machine, address: usize, raw: u32) -> Word {
     let known = m.uses.borrow().get(&address).copied();
     match known {
         Some(Use::Shared(index)) => Word {
@@ -286,7 +346,7 @@ fn kernel_word(m: &Machine, address: usize, raw: u64) -> Word {
             index,
             address,
         },
-        _ => share(m, address, raw),
+        _ => share(m, address, u64::from(raw), size_of::<u32>()),
     }
 }
 
@@ -305,7 +365,7 @@ fn step() {
             return;
         };
         let actor = m.actor.get().expect("somebody acts");
-        if actor.number == victim && !m.died.get() {
+        if actor.number == victim && m.begun.get() && !m.died.get() {
             m.steps.set(m.steps.get() + 1);
             if m.steps.get() == at {
                 m.died.set(true);
@@ -345,6 +405,57 @@ impl Word {
         &self.atoms[self.index]
     }
 
+    /// Through the gate of one who loads.
+    fn pass(&self, reader: usize) {
+        let gate = with(|m| {
+            let mut gates = m.gates.borrow_mut();
+            Rc::clone(gates.entry((self.index, reader)).or_default())
+        });
+        switching(|| gate.notify_one());
+    }
+
+    /// Before a load.
+    fn loads(&self) {
+        let me = with(|m| m.actor.get().expect("somebody acts").number);
+        self.pass(me);
+    }
+
+    /// After a load.
+    fn has_loaded(&self) {
+        with(|m| {
+            let me = m.actor.get().expect("somebody acts").number;
+            let shared = m.shared.borrow();
+            let mut readers = shared[self.index].readers.borrow_mut();
+            readers.retain(|reader| *reader != me);
+            readers.push(me);
+        });
+    }
+
+    /// Does what loom takes for a write.
+    fn writing<R>(&self, f: impl FnOnce(&Atom) -> R) -> R {
+        let forgotten: Vec<usize> = with(|m| {
+            let me = m.actor.get().expect("somebody acts").number;
+            let shared = m.shared.borrow();
+            let readers = shared[self.index].readers.borrow();
+            let (_, earlier) = readers.split_last().unwrap_or((&me, &[]));
+            earlier
+                .iter()
+                .copied()
+                .filter(|reader| *reader != me)
+                .collect()
+        });
+        for reader in forgotten {
+            self.pass(reader);
+        }
+        let result = switching(|| f(self.atom()));
+        with(|m| m.shared.borrow()[self.index].readers.borrow_mut().clear());
+        result
+    }
+
+    fn wrote(&self, value: u64) {
+        with(|m| m.shared.borrow()[self.index].last.set(value));
+    }
+
     fn order(&self, order: Ordering, strongest: Ordering) -> Ordering {
         if fault() == Some(Fault::Relaxed(self.address)) {
             return Relaxed;
@@ -359,7 +470,9 @@ impl Word {
     #[track_caller]
     pub(super) fn load(&self, order: Ordering) -> u64 {
         let order = self.order(order, Acquire);
+        self.loads();
         let value = switching(|| self.atom().load(order));
+        self.has_loaded();
         note("load", self.address, value);
         value
     }
@@ -371,7 +484,8 @@ impl Word {
             return;
         }
         let order = self.order(order, Release);
-        switching(|| self.atom().store(value, order));
+        self.writing(|atom| atom.store(value, order));
+        self.wrote(value);
         note("store", self.address, value);
     }
 
@@ -380,7 +494,7 @@ impl Word {
         &self,
         order: Ordering,
         whole: impl FnOnce(&Atom, Ordering) -> u64,
-        split: impl FnOnce(u64) -> u64,
+        split: impl Fn(u64) -> u64,
     ) -> u64 {
         step();
         let order = self.order(order, AcqRel);
@@ -389,9 +503,14 @@ impl Word {
             Some(Fault::SplitExchange(address)) if address == self.address => {
                 let before = switching(|| self.atom().load(Acquire));
                 switching(|| self.atom().store(split(before), Release));
+                self.wrote(split(before));
                 before
             }
-            _ => switching(|| whole(self.atom(), order)),
+            _ => {
+                let before = self.writing(|atom| whole(atom, order));
+                self.wrote(split(before));
+                before
+            }
         };
         note("modify", self.address, before);
         before
@@ -414,14 +533,18 @@ impl Word {
                 return Err(before);
             }
             switching(|| self.atom().store(new, Release));
+            self.wrote(new);
             return Ok(before);
         }
         if fault() == Some(Fault::NoWrite(self.address)) {
             return Ok(current);
         }
-        let result = switching(|| self.atom().compare_exchange(current, new, success, failure));
+        let result = self.writing(|atom| atom.compare_exchange(current, new, success, failure));
         match result {
-            Ok(_) => note("exchange for", self.address, new),
+            Ok(_) => {
+                self.wrote(new);
+                note("exchange for", self.address, new);
+            }
             Err(now) => note("no exchange of", self.address, now),
         }
         result
@@ -429,13 +552,7 @@ impl Word {
 
     /// The value as the kernel sees it, under its own lock.
     fn newest(&self) -> u64 {
-        let value = switching(|| self.atom().compare_exchange(NEVER, 0, Relaxed, Relaxed));
+        let value = self.writing(|atom| atom.compare_exchange(NEVER, 0, Relaxed, Relaxed));
         value.expect_err("no word has this value")
-    }
-
-    /// A step of a mutex: ordered after all earlier ones.
-    fn pass(&self, what: &'static str) {
-        switching(|| self.atom().fetch_add(1, AcqRel));
-        note(what, self.address, 0);
     }
 }

@@ -8,8 +8,10 @@
 //!
 //! Each model is also run with something broken (`Fault`, or a broken process), and must notice.
 //!
-//! What is too large to be explored wholly is explored up to a number of interruptions of a process by another (most
-//! errors need one or two). `MPHOST_MODELS=full` explores everything, `MPHOST_MODELS=N` up to N interruptions.
+//! For each algorithm there is at least one small case of two processes with one operation each (`..._in_every_order_...`)
+//! that is explored wholly in each run of the tests, with deaths. What is too large for that is explored up to a
+//! number of interruptions of a process by another (most errors need one or two). `MPHOST_MODELS=full` explores
+//! everything, `MPHOST_MODELS=N` up to N interruptions.
 
 pub(crate) mod atomic;
 mod barrier;
@@ -22,7 +24,7 @@ mod queue;
 use crate::position::Position;
 use crate::session::Session;
 use crate::table::{self, SlotId};
-use machine::{Fault, Plan, Process};
+use machine::{Fault, Plan, Process, Start};
 use std::rc::Rc;
 
 const P: Position = Position::NONE;
@@ -79,7 +81,7 @@ struct Model<'a> {
     prepare: Rc<dyn Fn()>,
     check: Rc<dyn Fn()>,
     bound: Option<usize>,
-    settled: bool,
+    start: Start,
 }
 
 impl<'a> Model<'a> {
@@ -93,13 +95,25 @@ impl<'a> Model<'a> {
             prepare: Rc::new(|| {}),
             check: Rc::new(|| {}),
             bound,
-            settled: false,
+            start: Start::AtOnce,
         }
     }
 
     /// Explored from where all processes but the last one sleep, or are done.
     fn settled(mut self) -> Self {
-        self.settled = true;
+        self.start = Start::LastOne;
+        self
+    }
+
+    /// Explored from where one of its processes is about to sleep, the first time.
+    fn begun_at_sleep(mut self) -> Self {
+        self.start = Start::FirstSleep;
+        self
+    }
+
+    /// Explored from where one of its processes says so: [`machine::begin`].
+    fn begun(mut self) -> Self {
+        self.start = Start::Told;
         self
     }
 
@@ -151,7 +165,11 @@ impl<'a> Model<'a> {
                 Err(_) => self.bound,
             },
             fault,
-            settled: self.settled && !full,
+            start: match self.start {
+                // Everything is, then.
+                Start::LastOne if full => Start::AtOnce,
+                start => start,
+            },
         })
     }
 

@@ -317,3 +317,135 @@ fn no_permit_of_a_semaphore_is_lost() {
     model.holds_without(2);
     model.notices(Fault::SplitExchange(count));
 }
+
+impl Room<Lock> {
+    /// A lock that goes from one who has it at first to another.
+    fn handed_over<'a>(self: &Rc<Self>, name: &'static str, world: &'a World) -> Model<'a> {
+        let (giving, taking) = (Rc::clone(self), Rc::clone(self));
+        let (first, last, dead) = (Rc::clone(self), Rc::clone(self), Rc::clone(self));
+        let taker = world.slots[1];
+        Model::new(name, world, Some(2))
+            .begun()
+            .process(move || {
+                let room = &giving;
+                acquire(&room.lock, &room.victim);
+                machine::begin();
+                room.data.store(1, Relaxed);
+                room.lock.release().unwrap();
+            })
+            .process(move || {
+                let room = &taking;
+                acquire(&room.lock, &room.victim);
+                assert!(
+                    room.data.load(Relaxed) == 1 || machine::died(),
+                    "what was done inside isn't seen"
+                );
+            })
+            .prepare(move || first.victim.set(None))
+            .reap(move |slot| {
+                dead.victim.set(Some(slot));
+                reap(slot);
+            })
+            .check(move || {
+                let lock = &last.lock;
+                if last.victim.get() == Some(taker) && lock.value() == 0 {
+                    assert!(lock.acquire(Deadline::NOW, P).is_err(), "the dead has it");
+                    assert!(lock.recover().unwrap());
+                    assert_eq!(lock.value(), 1);
+                } else if last.victim.get() != Some(taker) {
+                    assert_eq!(lock.value(), 0, "two could have it");
+                }
+            })
+    }
+}
+
+#[test]
+fn a_lock_is_handed_over_whoever_dies() {
+    let (world, lock) = World::new(2, || Lock::create(P).unwrap());
+    let room = Room::new(lock, 1);
+    let word = room.word();
+    let model = room.handed_over("lock, handed over", &world);
+    model.holds();
+    model.holds_without(0);
+    model.holds_without(1);
+    model.notices(Fault::NoFences);
+    model.notices(Fault::Relaxed(word));
+    model.notices_without(Fault::NoWakeAtDeath, 0);
+}
+
+#[test]
+fn one_of_two_gets_a_lock_in_every_order_whoever_dies() {
+    let (world, lock) = World::new(2, || Lock::create(P).unwrap());
+    let room = Room::new(lock, 1);
+    let word = room.word();
+    let mut model = Model::new("lock, two tries", &world, None);
+    for _ in 0..2 {
+        let room = Rc::clone(&room);
+        model = model.process(move || {
+            if matches!(room.lock.acquire(Deadline::NOW, P), Ok(true)) {
+                room.inside.borrow_mut().push(machine::me().unwrap());
+            }
+        });
+    }
+    let (first, last, dead) = (Rc::clone(&room), Rc::clone(&room), Rc::clone(&room));
+    let model = model
+        .prepare(move || {
+            first.inside.borrow_mut().clear();
+        })
+        .reap(move |slot| {
+            dead.inside.borrow_mut().retain(|inside| *inside != slot);
+            reap_and_release(slot);
+        })
+        .check(move || {
+            assert_eq!(last.lock.value(), 0, "nobody has it");
+            let inside = last.inside.borrow().len();
+            assert!(inside <= 1, "two have it");
+            if inside == 0 {
+                // The dead one has.
+                assert!(machine::died());
+                assert!(last.lock.recover().unwrap());
+                assert_eq!(last.lock.value(), 1);
+            }
+        });
+    model.holds();
+    model.holds_without(0);
+    model.holds_without(1);
+    model.notices(Fault::SplitExchange(word));
+}
+
+#[test]
+fn a_permit_of_a_semaphore_comes_in_every_order() {
+    let (world, semaphore) = World::new(2, || Semaphore::create(0, P).unwrap());
+    let given = Rc::new(Cell::new(false));
+    let (giving, taking, last) = (semaphore.clone(), semaphore.clone(), semaphore.clone());
+    let (gave, first, parents) = (Rc::clone(&given), Rc::clone(&given), semaphore);
+    let giver = world.slots[0];
+    let mut model = Model::new("semaphore, one permit", &world, None)
+        .process(move || {
+            giving.release().unwrap();
+            gave.set(true);
+        })
+        .process(move || assert!(taking.acquire(Deadline::NEVER, P).unwrap()))
+        .prepare(move || first.set(false))
+        .reap(move |slot| {
+            reap(slot);
+            if slot == giver && !given.get() {
+                // It may have given it.
+                parents.release().unwrap();
+            }
+        })
+        .check(move || {
+            let left = last.get_value().unwrap();
+            assert!(
+                left == 0 || machine::died() && left == 1,
+                "{left} permits are left"
+            );
+        });
+    model.holds();
+    model.holds_without(1);
+    model.notices(Fault::NoFences);
+    // Wholly, the giver's deaths take 80,000 runs.
+    model.bound = Some(2);
+    model.holds_without(0);
+    model.notices_without(Fault::NoWakeAtDeath, 0);
+}

@@ -1,11 +1,12 @@
 //! Each item of a queue is taken once, in its putter's order, whoever dies at whichever store.
 
 use super::machine::{self, Fault};
-use super::{Model, P, World, reap_and_release};
+use super::{Model, P, World, reap, reap_and_release};
 use crate::clock::Deadline;
 use crate::queue::Queue;
 use crate::session::{ObjectKind, session};
 use crate::sys::atomic::{AtomicU64, Ordering::Relaxed};
+use crate::table::SlotId;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
@@ -281,6 +282,60 @@ fn a_taker_that_dies_takes_along_what_it_has_in_its_hand() {
                 next.put(END);
             }
         });
+    model.holds_without(0);
+    model.notices_without(Fault::NoWakeAtDeath, 0);
+}
+
+/// One who puts an item, and one who takes it.
+fn one_item<'a>(
+    name: &'static str,
+    world: &'a World,
+    line: &Rc<Line>,
+    bound: Option<usize>,
+    putter: usize,
+    after: fn(SlotId),
+) -> Model<'a> {
+    line.takers_die.set(true);
+    let (taking, next) = (Rc::clone(line), Rc::clone(line));
+    let dies = world.slots[putter];
+    let put = putting(line, &[1]);
+    let take = move || {
+        taking.get(0);
+    };
+    let model = model(name, world, line, bound).reap(move |slot| {
+        after(slot);
+        if slot == dies {
+            next.put(END);
+        }
+    });
+    if putter == 0 {
+        model.process(put).process(take)
+    } else {
+        model.process(take).process(put)
+    }
+}
+
+#[test]
+fn an_item_comes_in_every_order_whoever_dies() {
+    let (world, line) = line(2, 0, 8);
+    let model = one_item("queue, one item", &world, &line, None, 0, reap_and_release);
+    model.holds();
+    model.holds_without(1);
+    model.notices(Fault::NoFences);
+    model.notices(Fault::Relaxed(line.word(PUTS)));
+    // The putter's deaths, from where the taker is about to sleep.
+    let model = one_item("queue, one sleeps", &world, &line, None, 1, reap).begun_at_sleep();
+    model.holds();
+    model.holds_without(1);
+    model.notices(Fault::NoFutexCompare);
+    model.notices_without(Fault::NoWakeAtDeath, 1);
+}
+
+#[test]
+fn an_item_comes_though_its_putter_dies() {
+    let (world, line) = line(2, 0, 8);
+    let name = "queue, the putter of one item dies";
+    let model = one_item(name, &world, &line, Some(2), 0, reap_and_release);
     model.holds_without(0);
     model.notices_without(Fault::NoWakeAtDeath, 0);
 }

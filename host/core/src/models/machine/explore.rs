@@ -1,7 +1,7 @@
 //! Runs a plan under every order of its steps.
 
 use super::kernel::bury_by_kernel;
-use super::{Actor, Death, EXAMINER, Fault, Machine, REAPERS, Restart, step, trace, with};
+use super::{Actor, Change, Death, EXAMINER, Fault, Machine, REAPERS, Restart, step, trace, with};
 use crate::table::SlotId;
 use loom::sync::atomic::AtomicU64 as Atom;
 use std::cell::Cell;
@@ -31,6 +31,25 @@ pub(crate) struct Process {
     pub(crate) parent: SlotId,
 }
 
+/// From where all orders are explored. Up to there the processes run one after the other, each until it sleeps or is done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Start {
+    AtOnce,
+    /// The last one begins.
+    LastOne,
+    /// A process calls [`begin`]. Nobody dies earlier.
+    Told,
+    /// The first one is about to fall asleep. Nobody dies earlier.
+    FirstSleep,
+}
+
+/// From here on all orders are explored, and processes may die.
+pub(crate) fn begin() {
+    if with(|m| !m.begun.replace(true)) {
+        loom::explore();
+    }
+}
+
 /// What is explored.
 pub(crate) struct Plan {
     pub(crate) processes: Vec<Process>,
@@ -41,8 +60,7 @@ pub(crate) struct Plan {
     /// How often a process is interrupted in a run at most; `None` explores all.
     pub(crate) bound: Option<usize>,
     pub(crate) fault: Option<Fault>,
-    /// The processes run one after the other until each sleeps; what is explored begins with the last one.
-    pub(crate) settled: bool,
+    pub(crate) start: Start,
 }
 
 /// How often the kernel was asked to wake somebody in this run.
@@ -85,12 +103,19 @@ fn run_process(number: usize, process: &Process) {
 fn undo(m: &Machine) {
     for change in m.changes.borrow_mut().drain(..).rev() {
         // SAFETY: the word was written through a reference to it during the run before, and what models use stays where it is.
-        unsafe {
-            match change.size {
-                1 => *(change.address as *mut u8) = change.before as u8,
-                4 => *(change.address as *mut u32) = change.before as u32,
-                _ => *(change.address as *mut u64) = change.before,
-            }
+        unsafe { write(change.address, change.size, change.before) };
+    }
+}
+
+/// # Safety
+/// A word of `size` bytes lies at `address`, in memory that may be written.
+unsafe fn write(address: usize, size: usize, value: u64) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        match size {
+            1 => *(address as *mut u8) = value as u8,
+            4 => *(address as *mut u32) = value as u32,
+            _ => *(address as *mut u64) = value,
         }
     }
 }
@@ -103,8 +128,12 @@ fn run(plan: &Rc<Plan>) {
         undo(m);
         m.sleepers.borrow_mut().clear();
         m.mutexes.borrow_mut().clear();
+        m.gates.borrow_mut().clear();
         m.steps.set(0);
         m.died.set(false);
+        m.begun
+            .set(matches!(plan.start, Start::AtOnce | Start::LastOne));
+        m.begins_asleep.set(plan.start == Start::FirstSleep);
         m.kernel_calls.set(0);
         m.trace.borrow_mut().clear();
         m.runs.set(m.runs.get() + 1);
@@ -112,7 +141,11 @@ fn run(plan: &Rc<Plan>) {
             .shared
             .borrow()
             .iter()
-            .map(|(_, first)| Atom::new(*first))
+            .map(|shared| {
+                shared.last.set(shared.first);
+                shared.readers.borrow_mut().clear();
+                Atom::new(shared.first)
+            })
             .collect();
         *m.atoms.borrow_mut() = Rc::new(atoms);
     });
@@ -125,30 +158,65 @@ fn run(plan: &Rc<Plan>) {
             .spawn(move || (body.get())())
             .expect("a model has few processes")
     };
-    let threads: Vec<_> = (0..plan.processes.len())
-        .map(|number| {
-            let plan = Rc::clone(plan);
-            spawn(Box::new(move || {
-                if plan.settled && number + 1 == plan.processes.len() {
-                    loom::explore();
-                }
-                run_process(number, &plan.processes[number]);
-            }))
-        })
-        .collect();
-    for thread in threads {
-        thread.join().expect("loom passes panics on");
+    // Nobody joins a thread: that one ended would be a step that others could come before, and loom would try all those orders.
+    let main = loom::thread::current();
+    let left = Rc::new(Cell::new(plan.processes.len()));
+    let until = |count| {
+        while left.get() != count {
+            loom::thread::park();
+        }
+    };
+    let ends = |count| {
+        let (main, left) = (main.clone(), Rc::clone(&left));
+        move || {
+            left.set(left.get() - 1);
+            if left.get() == count {
+                main.unpark();
+            }
+        }
+    };
+    for number in 0..plan.processes.len() {
+        let (plan, ends) = (Rc::clone(plan), ends(0));
+        spawn(Box::new(move || {
+            if plan.start == Start::LastOne && number + 1 == plan.processes.len() {
+                loom::explore();
+            }
+            run_process(number, &plan.processes[number]);
+            ends();
+        }));
     }
-    let plan = Rc::clone(plan);
-    let examiner = spawn(Box::new(move || {
-        be(Actor {
-            number: EXAMINER,
-            slot: plan.processes[0].parent,
-        });
-        (plan.check)();
+    until(0);
+    // On a stack that is large enough.
+    left.set(2);
+    let (plan, ends) = (Rc::clone(plan), ends(1));
+    spawn(Box::new(move || {
+        examine(&plan);
+        ends();
     }));
-    examiner.join().expect("loom passes panics on");
+    until(1);
     with(|m| m.running.set(false));
+}
+
+/// Looks at what the processes have left, in memory.
+fn examine(plan: &Plan) {
+    with(|m| {
+        for shared in m.shared.borrow().iter() {
+            m.changes.borrow_mut().push(Change {
+                address: shared.address,
+                size: shared.size,
+                before: shared.first,
+            });
+            // SAFETY: as in `undo`.
+            unsafe { write(shared.address, shared.size, shared.last.get()) };
+        }
+        m.over.set(true);
+    });
+    be(Actor {
+        number: EXAMINER,
+        slot: plan.processes[0].parent,
+    });
+    (plan.check)();
+    with(|m| m.over.set(false));
 }
 
 /// Explores all runs of a plan in which process `death.0` dies before its step `death.1`, if somebody is to die: how many there
@@ -166,7 +234,7 @@ pub(crate) fn explore(plan: &Rc<Plan>, death: Option<(usize, u32)>) -> Result<(u
         let mut builder = loom::model::Builder::new();
         builder.preemption_bound = plan.bound;
         builder.max_branches = 20_000;
-        builder.expect_explicit_explore = plan.settled;
+        builder.expect_explicit_explore = plan.start != Start::AtOnce;
         let closure = Single((Rc::clone(plan), Rc::clone(&reached)));
         let result = catch_unwind(AssertUnwindSafe(|| {
             builder.check(move || {
@@ -177,6 +245,7 @@ pub(crate) fn explore(plan: &Rc<Plan>, death: Option<(usize, u32)>) -> Result<(u
         }));
         with(|m| {
             m.running.set(false);
+            m.over.set(false);
             undo(m);
         });
         match result {

@@ -4,9 +4,11 @@
 
 use super::super::atomic::AtomicU32;
 use super::{
-    Fault, REAPERS, Word, fault, full_fence, is_running, kernel_word, note, step, switching, with,
+    Fault, REAPERS, begin, fault, full_fence, is_over, is_running, kernel_word, note, step,
+    switching, with,
 };
 use std::cell::Cell;
+use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
 pub(super) struct Sleeper {
@@ -15,13 +17,19 @@ pub(super) struct Sleeper {
     wake: Wake,
 }
 
+/// A robust mutex: one of loom's, and who has it. To lock it is a step, which can't come while another has it. To unlock
+/// it is none: nobody notices that before he locks it, and who does so finds everything that the holder did inside.
 #[derive(Default)]
 pub(super) struct Mutex {
+    lock: Rc<loom::sync::Mutex<()>>,
+    guard: Option<Guard>,
     holder: Option<usize>,
     /// The last holder died inside.
     owner_dead: bool,
-    waiters: Vec<Wake>,
 }
+
+/// loom's guard, beside the mutex it belongs to.
+type Guard = ManuallyDrop<loom::sync::MutexGuard<'static, ()>>;
 
 /// Wakes a thread that sleeps in [`sleep`].
 #[derive(Clone)]
@@ -58,8 +66,12 @@ pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, bits: u32) -> bool {
     if std::thread::panicking() {
         return true;
     }
+    assert!(!is_over(), "who looks last waits");
     let (address, raw) = (word.as_ptr() as usize, word.raw());
-    let word = with(|m| kernel_word(m, address, u64::from(raw)));
+    let word = with(|m| kernel_word(m, address, raw));
+    if with(|m| m.begins_asleep.get()) {
+        begin();
+    }
     step();
     full_fence();
     // Comparing and lying down are one step, as under the kernel's lock.
@@ -84,11 +96,12 @@ pub(crate) fn futex_wake(word: &AtomicU32, count: u32, bits: u32) -> Option<usiz
     if !is_running() {
         return None;
     }
-    if std::thread::panicking() {
+    // Nobody sleeps any more when all is over.
+    if std::thread::panicking() || is_over() {
         return Some(0);
     }
     let (address, raw) = (word.as_ptr() as usize, word.raw());
-    let word = with(|m| kernel_word(m, address, u64::from(raw)));
+    let word = with(|m| kernel_word(m, address, raw));
     step();
     full_fence();
     let now = word.newest();
@@ -127,29 +140,38 @@ pub(crate) fn lock(address: usize) -> Option<bool> {
     if std::thread::panicking() {
         return Some(false);
     }
-    let word = with(|m| kernel_word(m, address, 0));
-    loop {
-        step();
-        word.pass("lock");
-        let (number, fault) =
-            with(|m| (m.actor.get().expect("somebody acts").number, m.fault.get()));
-        let taken = with(|m| {
-            let mut mutexes = m.mutexes.borrow_mut();
-            let mutex = mutexes.entry(address).or_default();
-            if mutex.holder.is_none() || fault == Some(Fault::NoExclusion) {
-                mutex.holder = Some(number);
-                Ok(std::mem::take(&mut mutex.owner_dead) && fault != Some(Fault::NoRepair))
-            } else {
-                let wake = Wake::new();
-                mutex.waiters.push(wake.clone());
-                Err(wake)
-            }
-        });
-        match taken {
-            Ok(owner_dead) => return Some(owner_dead),
-            Err(wake) => sleep(&wake),
-        }
+    if is_over() {
+        return Some(taken_at_the_end(address));
     }
+    step();
+    let fault = fault();
+    if fault != Some(Fault::NoExclusion) {
+        let lock = with(|m| Rc::clone(&m.mutexes.borrow_mut().entry(address).or_default().lock));
+        let guard = switching(|| lock.lock().expect("nobody panics who has it"));
+        // SAFETY: the mutex stays where it is as long as the map has it, which is longer than the guard.
+        let guard: loom::sync::MutexGuard<'static, ()> = unsafe { std::mem::transmute(guard) };
+        with(|m| {
+            let mut mutexes = m.mutexes.borrow_mut();
+            mutexes.entry(address).or_default().guard = Some(ManuallyDrop::new(guard));
+        });
+    }
+    note("lock", address, 0);
+    with(|m| {
+        let mut mutexes = m.mutexes.borrow_mut();
+        let mutex = mutexes.entry(address).or_default();
+        mutex.holder = Some(m.actor.get().expect("somebody acts").number);
+        Some(std::mem::take(&mut mutex.owner_dead) && fault != Some(Fault::NoRepair))
+    })
+}
+
+/// Whoever looks last locks a mutex, which is free: whether its last owner died inside.
+fn taken_at_the_end(address: usize) -> bool {
+    with(|m| {
+        let mut mutexes = m.mutexes.borrow_mut();
+        let mutex = mutexes.entry(address).or_default();
+        assert!(mutex.holder.is_none(), "a mutex is left locked");
+        std::mem::take(&mut mutex.owner_dead) && m.fault.get() != Some(Fault::NoRepair)
+    })
 }
 
 /// Unlocks a mutex; false outside of a model.
@@ -157,51 +179,38 @@ pub(crate) fn unlock(address: usize) -> bool {
     if !is_running() {
         return false;
     }
-    if !std::thread::panicking() {
-        let word = with(|m| kernel_word(m, address, 0));
+    if !std::thread::panicking() && !is_over() {
         step();
-        leave(address, &word, false);
+        leave(address, false);
     }
     true
 }
 
-fn leave(address: usize, word: &Word, owner_dead: bool) {
-    word.pass("unlock");
-    let next = with(|m| {
+fn leave(address: usize, owner_dead: bool) {
+    note("unlock", address, 0);
+    let guard = with(|m| {
         let mut mutexes = m.mutexes.borrow_mut();
         let mutex = mutexes.entry(address).or_default();
         mutex.holder = None;
         mutex.owner_dead = owner_dead;
-        (!mutex.waiters.is_empty()).then(|| mutex.waiters.remove(0))
+        mutex.guard.take()
     });
-    if let Some(wake) = next {
-        wake.wake();
+    if let Some(guard) = guard {
+        drop(ManuallyDrop::into_inner(guard));
     }
 }
 
-/// What the kernel does for a process that has died: its mutexes become free, and one that it was woken for is another's to
-/// take (set_robust_list(2)).
+/// What the kernel does for a process that has died: its mutexes become free (set_robust_list(2)).
 pub(super) fn bury_by_kernel(number: usize) {
-    let held = with(|m| {
-        let mut held: Vec<usize> = m
-            .mutexes
-            .borrow()
+    let mut held: Vec<usize> = with(|m| {
+        let mutexes = m.mutexes.borrow();
+        let mine = mutexes
             .iter()
-            .filter(|(_, mutex)| {
-                mutex.holder == Some(number) || mutex.holder.is_none() && !mutex.waiters.is_empty()
-            })
-            .map(|(address, _)| *address)
-            .collect();
-        held.sort_unstable();
-        held
+            .filter(|(_, mutex)| mutex.holder == Some(number));
+        mine.map(|(address, _)| *address).collect()
     });
+    held.sort_unstable();
     for address in held {
-        let word = with(|m| kernel_word(m, address, 0));
-        let mine = with(|m| m.mutexes.borrow()[&address].holder == Some(number));
-        let others = with(|m| m.mutexes.borrow()[&address].holder.is_some());
-        if mine || !others {
-            let dead = mine || with(|m| m.mutexes.borrow()[&address].owner_dead);
-            leave(address, &word, dead);
-        }
+        leave(address, true);
     }
 }
