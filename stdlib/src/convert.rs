@@ -3,7 +3,7 @@
 //! [`Encoder`] writes a [`Dynamic`] as a message of the core's wire format, or refuses with a `PicklingError` that names the type
 //! and the path to it; nothing has been sent then. [`Decoder`] builds the value again in the receiving process.
 //!
-//! Handles: a type that can travel says so by [`portable`], its kinds are decoded by what [`decoder`] registered. A message owns
+//! Handles: a type that can travel says so by [`portable`], its kinds are decoded by what [`decoder()`] registered. A message owns
 //! one reference to each session object in it: [`Encoder::seal`] takes them, once it is certain that the message is whole.
 //!
 //! Script functions travel by name; a closure's name is a hash that all processes of a program agree on, and what it captured
