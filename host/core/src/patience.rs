@@ -104,10 +104,9 @@ pub(crate) fn look_longer<T>(
         return Ok(None);
     }
     let until = deadline.min(Deadline::at(begin + LONG));
-    let mut found = None;
     loop {
         std::thread::yield_now();
-        found = look()?.or(found);
+        let found = look()?;
         let late = until.has_passed();
         if found.is_some() || late || signals::attention() {
             with_record(kind, |record| learn(record, found.is_some() && !late));
