@@ -13,6 +13,7 @@
 //! - A connection is used again only if its last answer was read: one that was left inside of an exchange is closed.
 //! - A request that is interrupted is cancelled, and the server's word on it is awaited, so that nothing is granted to nobody.
 
+use super::authkeys;
 use super::protocol::{MESSAGE_LIMIT, Op, Status};
 use super::proxy::Inner;
 use crate::convert::{Decoder, Encoder, References};
@@ -56,47 +57,8 @@ struct Channel {
 
 thread_local! {
     static CLIENTS: RefCell<HashMap<Address, Rc<Client>>> = RefCell::default();
-    /// Keys of servers that have one of their own.
-    static KEYS: RefCell<HashMap<Address, Vec<u8>>> = RefCell::default();
     /// The client whose request is being written, or whose answer is being read.
     static EXCHANGE: RefCell<Option<Rc<Client>>> = const { RefCell::new(None) };
-}
-
-/// Notes the key of a server, for proxies that come without one.
-pub(super) fn learn_key(address: &Address, key: &[u8]) {
-    KEYS.with_borrow_mut(|keys| keys.insert(address.clone(), key.to_vec()));
-}
-
-/// The key of a server. A proxy that came by some road brings none: this process's own is tried then, as in Python.
-fn key_of(address: &Address) -> Vec<u8> {
-    let key = KEYS.with_borrow(|keys| keys.get(address).cloned());
-    key.unwrap_or_else(|| crate::process::current().authkey())
-}
-
-/// The keys that a child is told when it starts: those of servers with a key of their own.
-pub(crate) fn known_keys() -> Vec<(String, u16, Vec<u8>)> {
-    KEYS.with_borrow(|keys| {
-        let own = crate::process::current().authkey();
-        let mut known = Vec::new();
-        for (address, key) in keys.iter().filter(|(_, key)| **key != own) {
-            match address {
-                Address::Tcp(host, port) => known.push((host.clone(), *port, key.clone())),
-                local => known.push((local.to_string(), 0, key.clone())),
-            }
-        }
-        known
-    })
-}
-
-/// What a child does with the [`known_keys`] of its parent.
-pub(crate) fn learn_keys(known: &[(String, u16, Vec<u8>)]) {
-    for (text, port, key) in known {
-        let address = match port {
-            0 => Address::from_text(text),
-            port => Address::Tcp(text.clone(), *port),
-        };
-        learn_key(&address, key);
-    }
 }
 
 /// In a forked child: the connections are the parent's, the proxies in memory are this process's from now on.
@@ -285,7 +247,7 @@ impl Client {
             .map_err(|error| self.unreachable(error))?;
         let local = transport::is_local(&socket);
         let mut link = Link::to_stranger(socket);
-        let key = key_of(&self.address);
+        let key = authkeys::key_of(&self.address);
         let theirs = self.receive(&mut link, position)?;
         let answer = authentication::answer(&key, link.body(&theirs))?;
         send(&mut link, &answer)?;

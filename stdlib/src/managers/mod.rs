@@ -7,6 +7,7 @@
 //! | `objects/` | the objects in it, each a state machine that never waits |
 //! | `registered.rs` | objects of a script's own |
 //! | `client.rs` | this process's connections to servers |
+//! | `authkeys.rs` | the keys by which servers know them |
 //! | `proxy.rs`, `proxies/` | references to objects, and their methods |
 //!
 //! Problem: a server has many clients, some slow, some that die, some that wait for each other; none may hold up another. So the server is
@@ -14,6 +15,7 @@
 //!
 //! A server belongs to the process that started it: it ends with it, at `shutdown()` or when its program ends, and leaves nothing behind.
 
+mod authkeys;
 mod client;
 mod comparison;
 mod keys;
@@ -25,7 +27,7 @@ mod proxy;
 mod registered;
 mod server;
 
-pub(crate) use client::{known_keys, learn_keys};
+pub(crate) use authkeys::{known_keys, learn_keys};
 pub(crate) use comparison::equal;
 pub(crate) use manager::shutdown_all;
 

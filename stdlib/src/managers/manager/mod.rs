@@ -9,7 +9,8 @@ mod travel;
 
 pub(super) use methods::register;
 
-use super::client::{self, Client};
+use super::authkeys;
+use super::client::Client;
 use super::protocol::Op;
 use crate::address::address_value;
 use crate::api::native_name;
@@ -201,7 +202,7 @@ impl Manager {
         socket.close();
         started?;
         if self.0.own_key {
-            client::learn_key(&address, &self.0.key);
+            authkeys::learn_key(&address, &self.0.key);
         }
         let client = Client::at(&address);
         if let Err(error) = client.try_connect(places::of_call(ctx)) {
@@ -249,7 +250,7 @@ impl Manager {
                 ),
             )
         })?;
-        client::learn_key(&address, &self.0.key);
+        authkeys::learn_key(&address, &self.0.key);
         let client = Client::at(&address);
         client.try_connect(position)?;
         self.0.phase.replace(Phase::Connected { client });
