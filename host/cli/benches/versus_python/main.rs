@@ -1,14 +1,21 @@
-//! The same workloads in mphost and in CPython's multiprocessing, run by turns on this machine.
+//! The same workloads in mphost and in CPython's multiprocessing, and the least that the machine needs for them, by turns.
 //!
 //! `cargo bench --bench versus_python -- [--quick] [NAME…]`; `--help` has the rest. Each workload is a pair of files in `workloads/`
 //! that do the same and print how many microseconds one operation took. They run alternately, so that both sides see the same machine;
 //! the figures are medians. Absolute times say little on a machine that others use too: the ratio is what counts there.
+//!
+//! What the machine needs is measured in between as well, once a round, since a machine is another one on another day: a hand-off can't be
+//! faster than the kernel wakes a sleeper, and that alone changes several times over. So the last column, mphost's figure by the machine's,
+//! says how much is in the program's hands.
 //!
 //! CPython runs bare: isolated, without site packages, whose startup files are no part of it.
 
 #[path = "../common/mod.rs"]
 mod common;
 mod figure;
+// Core's own benchmark of the machine: such measurements need `unsafe`, which stands in core alone, and there is to be one of each.
+#[path = "../../../core/benches/machine/limits.rs"]
+mod limits;
 mod memory;
 mod rows;
 
@@ -26,7 +33,7 @@ struct Options {
     /// Each workload once, not five times.
     #[arg(long)]
     quick: bool,
-    /// Only mphost: no Python is needed, and it takes a fifth of the time.
+    /// Only mphost and the machine: no Python is needed, and it takes a third of the time.
     #[arg(long)]
     alone: bool,
     /// Name the rows and their workloads, and measure nothing.
@@ -38,7 +45,7 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    if core_lock::was_asked() {
+    if core_lock::was_asked() || limits::was_asked() {
         return ExitCode::SUCCESS;
     }
     let options = Options::parse();
@@ -84,22 +91,30 @@ fn compare(options: &Options, python: Option<&Python>, rows: &[&Row]) {
     let rounds = if options.quick { 1 } else { 5 };
     let version = python.map_or("—", |python| &python.version);
     println!(
-        "| workload | mphost | CPython {version} | times as good | aim | met | machine |\n\
-         | --- | ---: | ---: | ---: | ---: | --- | ---: |"
+        "| workload | mphost | CPython {version} | times as good | aim | met | machine | times the machine |\n\
+         | --- | ---: | ---: | ---: | ---: | --- | ---: | ---: |"
     );
     let (mut aims, mut met) = (0, 0);
     for row in rows {
-        let (ours, theirs) = measure(row, python, rounds);
+        let Figures {
+            ours,
+            theirs,
+            machine,
+        } = measure(row, python, rounds);
         let show = |figure: f64| row.quantity.show(figure);
-        let known = |figure: Option<f64>| figure.map_or_else(|| "—".to_owned(), show);
-        let said = |figure: &Result<f64, String>| {
+        let none = || "—".to_owned();
+        let said = |figure: &Figure| {
             figure
                 .as_ref()
                 .map_or_else(Clone::clone, |figure| show(*figure))
         };
         let ratio = match (&ours, &theirs) {
             (Ok(ours), Some(Ok(theirs))) => figure::digits(theirs / ours),
-            _ => "—".to_owned(),
+            _ => none(),
+        };
+        let times = match (&ours, &machine) {
+            (Ok(ours), Some(Ok(machine))) => figure::digits(ours / machine),
+            _ => none(),
         };
         let verdict = match (row.aim, &ours) {
             (None, _) => "",
@@ -109,12 +124,12 @@ fn compare(options: &Options, python: Option<&Python>, rows: &[&Row]) {
         aims += usize::from(row.aim.is_some());
         met += usize::from(verdict == "yes");
         println!(
-            "| {} | {} | {} | {ratio} | {} | {verdict} | {} |",
+            "| {} | {} | {} | {ratio} | {} | {verdict} | {} | {times} |",
             row.title(),
             said(&ours),
-            theirs.as_ref().map_or_else(|| "—".to_owned(), said),
-            known(row.aim),
-            known(row.machine)
+            theirs.as_ref().map_or_else(none, said),
+            row.aim.map_or_else(none, show),
+            machine.as_ref().map_or_else(none, said)
         );
     }
     println!("\n{met} of {aims} aims met.");
@@ -122,19 +137,33 @@ fn compare(options: &Options, python: Option<&Python>, rows: &[&Row]) {
 
 type Figure = Result<f64, String>;
 
-/// The medians of both sides, by turns.
-fn measure(row: &Row, python: Option<&Python>, rounds: usize) -> (Figure, Option<Figure>) {
+/// What a row's work took.
+struct Figures {
+    ours: Figure,
+    theirs: Option<Figure>,
+    machine: Option<Figure>,
+}
+
+/// The medians of all sides, by turns.
+fn measure(row: &Row, python: Option<&Python>, rounds: usize) -> Figures {
     // A program that does nothing is over so soon that one more doesn't matter.
-    let rounds = match row.work {
-        Work::EmptyProgram => rounds * 10,
-        _ => rounds,
+    let repeats = match row.work {
+        Work::EmptyProgram => 10,
+        _ => 1,
     };
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
+    let (mut ours, mut theirs, mut machine) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..rounds {
-        ours.push(once(row, None));
-        theirs.extend(python.map(|python| once(row, Some(python))));
+        for _ in 0..repeats {
+            ours.push(once(row, None));
+            theirs.extend(python.map(|python| once(row, Some(python))));
+        }
+        machine.extend(row.machine.map(|limit| limit.measure(row.pinned)));
     }
-    (middle(ours), python.map(|_| middle(theirs)))
+    Figures {
+        ours: middle(ours),
+        theirs: python.map(|_| middle(theirs)),
+        machine: row.machine.map(|_| middle(machine)),
+    }
 }
 
 fn middle(figures: Vec<Figure>) -> Figure {
