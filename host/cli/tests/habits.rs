@@ -149,6 +149,11 @@ fn keyword_arguments_become_options() {
             "the last argument: get(#{timeout: 3})",
         ),
         (
+            "let q = Queue(); q.put(1, timeout: 3)",
+            "the last argument: put(…, #{timeout: 3})",
+        ),
+        ("fn f(a) {} f({a: 1})", "begins with a number sign"),
+        (
             "let q = Queue(); q.put(1, block=True)",
             "put(…, #{block: true})",
         ),

@@ -233,15 +233,18 @@ fn reserved(message: &str, here: &[Word<'_>], at: usize) -> Option<String> {
     })
 }
 
-/// `q.get(timeout=3)`.
+/// `q.get(timeout=3)`, or with a colon.
 fn keyword_argument(message: &str, here: &[Word<'_>], at: usize) -> Option<String> {
     let call = message
         .strip_prefix("Expecting ',' to separate the arguments to function call '")?
         .split('\'')
         .next()?;
-    let equals = here.get(at)?;
+    let sign = here.get(at)?.text;
     let name = here.get(at.checked_sub(1)?)?;
-    if equals.text != "=" || !name.is_name() {
+    let before = at.checked_sub(2).map(|i| here[i].text);
+    // After a brace it is a map without its number sign.
+    let is_argument = sign == "=" || sign == ":" && matches!(before, Some("(" | ","));
+    if !is_argument || !name.is_name() {
         return None;
     }
     let mut depth = 0usize;
@@ -266,7 +269,7 @@ fn keyword_argument(message: &str, here: &[Word<'_>], at: usize) -> Option<Strin
     if call == "print" && name.text == "end" {
         return Some("print always ends the line: sys::write(text) doesn't".into());
     }
-    let alone = at.checked_sub(2).is_some_and(|i| here[i].text == "(");
+    let alone = before == Some("(");
     Some(format!(
         "arguments by name are given in an object map, the last argument: {call}({}#{{{}: {}}})",
         if alone { "" } else { "…, " },
