@@ -28,6 +28,20 @@ impl Meeting {
         self.went_on.borrow_mut().clear();
     }
 
+    /// Each who went on, by round and place.
+    fn all_who_went_on(&self) -> Vec<(u32, u32)> {
+        let mut went_on = self.went_on.borrow().clone();
+        went_on.sort_unstable();
+        went_on
+    }
+
+    fn no_place_was_taken_twice(&self) {
+        let went_on = self.all_who_went_on();
+        for two in went_on.windows(2) {
+            assert_ne!(two[0], two[1], "a place taken twice: {went_on:?}");
+        }
+    }
+
     fn arrive(&self, deadline: Deadline) -> Result<u32> {
         self.came.set(self.came.get() + 1);
         let met = self.barrier.wait(deadline, P, || {
@@ -86,9 +100,7 @@ fn rounds_do_not_mix() {
         },
     )
     .check(move || {
-        let mut went_on = last.went_on.borrow().clone();
-        went_on.sort_unstable();
-        assert_eq!(went_on, [(1, 0), (1, 1), (2, 0), (2, 1)]);
+        assert_eq!(last.all_who_went_on(), [(1, 0), (1, 1), (2, 0), (2, 1)]);
     });
     model.holds();
     model.notices(Fault::NoExclusion);
@@ -110,9 +122,7 @@ fn all_of_three_parties_go_on() {
         },
     )
     .check(move || {
-        let mut went_on = last.went_on.borrow().clone();
-        went_on.sort_unstable();
-        assert_eq!(went_on, [(1, 0), (1, 1), (1, 2)]);
+        assert_eq!(last.all_who_went_on(), [(1, 0), (1, 1), (1, 2)]);
     })
     .holds();
 }
@@ -143,14 +153,11 @@ fn with_a_death<'a>(
         }
     })
     .check(move || {
-        let went_on = last.went_on.borrow();
-        for (i, one) in went_on.iter().enumerate() {
-            assert!(
-                !went_on[..i].contains(one),
-                "a place taken twice: {went_on:?}"
-            );
-        }
-        assert!(went_on.len() + last.broken.get() as usize + usize::from(machine::died()) >= 2);
+        last.no_place_was_taken_twice();
+        assert!(
+            last.went_on.borrow().len() + last.broken.get() as usize + usize::from(machine::died())
+                >= 2
+        );
     })
 }
 
@@ -170,9 +177,7 @@ fn two_parties_meet_in_every_order() {
         meeting.arrive(Deadline::NEVER).unwrap();
     })
     .check(move || {
-        let mut went_on = last.went_on.borrow().clone();
-        went_on.sort_unstable();
-        assert_eq!(went_on, [(1, 0), (1, 1)]);
+        assert_eq!(last.all_who_went_on(), [(1, 0), (1, 1)]);
     });
     model.holds();
     model.notices(Fault::NoFences);
@@ -217,16 +222,10 @@ fn visit<'a>(
             }
         })
         .check(move || {
-            let went_on = last.went_on.borrow();
             if !machine::died() {
-                assert_eq!(went_on.len(), 2);
+                assert_eq!(last.went_on.borrow().len(), 2);
             }
-            for (i, one) in went_on.iter().enumerate() {
-                assert!(
-                    !went_on[..i].contains(one),
-                    "a place taken twice: {went_on:?}"
-                );
-            }
+            last.no_place_was_taken_twice();
         })
 }
 
