@@ -1,6 +1,7 @@
 //! How much memory a process has of its own: its proportional set size, where a page that n processes share counts as a share of 1/n
 //! for each (man page proc_pid_smaps(5)).
 
+use crate::limits::processes::proportional_set_size;
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -31,7 +32,7 @@ pub(crate) fn measure(command: &mut Command, tree: bool) -> Result<f64, String> 
 }
 
 /// The sum when it has stopped changing: processes that have just begun still touch pages.
-fn settled(pid: u32, tree: bool) -> Result<f64, String> {
+fn settled(pid: i32, tree: bool) -> Result<f64, String> {
     let mut before = f64::NAN;
     for _ in 0..50 {
         std::thread::sleep(Duration::from_millis(100));
@@ -44,8 +45,8 @@ fn settled(pid: u32, tree: bool) -> Result<f64, String> {
     Ok(before)
 }
 
-fn total(pid: u32, tree: bool) -> Result<f64, String> {
-    let mut sum = pss(pid)?;
+fn total(pid: i32, tree: bool) -> Result<f64, String> {
+    let mut sum = proportional_set_size(pid)?;
     if tree {
         for child in children(pid)? {
             sum += total(child, true)?;
@@ -54,18 +55,7 @@ fn total(pid: u32, tree: bool) -> Result<f64, String> {
     Ok(sum)
 }
 
-/// MiB of one process.
-fn pss(pid: u32) -> Result<f64, String> {
-    let text = read(&format!("/proc/{pid}/smaps_rollup"))?;
-    text.lines()
-        .find_map(|line| line.strip_prefix("Pss:"))
-        .and_then(|rest| rest.split_whitespace().next())
-        .and_then(|kib| kib.parse::<f64>().ok())
-        .map(|kib| kib / 1024.0)
-        .ok_or_else(|| format!("/proc/{pid}/smaps_rollup has no Pss"))
-}
-
-fn children(pid: u32) -> Result<Vec<u32>, String> {
+fn children(pid: i32) -> Result<Vec<i32>, String> {
     let text = read(&format!("/proc/{pid}/task/{pid}/children"))?;
     Ok(text
         .split_whitespace()

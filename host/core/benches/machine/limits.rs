@@ -14,7 +14,7 @@ mod children;
 mod handoffs;
 mod locks;
 mod memory;
-mod processes;
+pub(crate) mod processes;
 mod servers;
 
 use std::process::Command;

@@ -77,7 +77,7 @@ pub(super) fn idle_child() -> Figure {
     let mut before = f64::NAN;
     for _ in 0..20 {
         std::thread::sleep(Duration::from_millis(50));
-        let now = proportional_set_size(child.pid())?;
+        let now = proportional_set_size(child.pid().as_raw())?;
         if now == before {
             break;
         }
@@ -86,7 +86,8 @@ pub(super) fn idle_child() -> Figure {
     Ok(before)
 }
 
-fn proportional_set_size(pid: Pid) -> Figure {
+/// MiB of one process (smaps_rollup, proc_pid_smaps(5)).
+pub(crate) fn proportional_set_size(pid: i32) -> Figure {
     let path = format!("/proc/{pid}/smaps_rollup");
     let text = std::fs::read_to_string(&path).map_err(failed(&path))?;
     text.lines()
