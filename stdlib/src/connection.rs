@@ -27,6 +27,7 @@ use rhai::{Array, Blob, Dynamic, ImmutableString};
 use std::any::TypeId;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::ops::Deref;
 use std::os::fd::RawFd;
 use std::rc::Rc;
 
@@ -67,7 +68,7 @@ pub fn register(registry: &mut Registry) {
         "Two connected ends, as an array. With `duplex` false the first only receives and the second only sends.\n\n\
          ```rhai\nlet ends = Pipe();\nends[0].send([42, (), \"hello\"]);\nprint(ends[1].recv());\n```",
         |call| {
-            let (first, second) = core::Connection::pair(call.bool(0, true))?;
+            let (first, second) = core::Connection::pipe(call.bool(0, true), places::of_call(call.ctx))?;
             Ok(Dynamic::from_array([first, second].map(|end| Connection::new(end).value()).into()))
         },
     );
@@ -107,8 +108,9 @@ impl Connection {
             return Ok(self.0.send(&[], &[], position)?);
         }
         message::with_encoder(|encoder| {
-            encoder.value_at("object", value)?;
             let foreign = self.0.framing() == Framing::Stream;
+            encoder.set_foreign(foreign);
+            encoder.value_at("object", value)?;
             if foreign && !encoder.handles().is_empty() {
                 return Err(raise(
                     Kind::PicklingError,
@@ -122,9 +124,11 @@ impl Connection {
                 ));
             }
             let handles = encoder.seal();
-            let sent = encoder
-                .borrowed_fds()
-                .and_then(|fds| Ok(self.0.send(encoder.bytes(), &fds, position)?));
+            let sent = encoder.borrowed_fds().and_then(|fds| {
+                Ok(self
+                    .0
+                    .send_with(encoder.bytes(), &handles, &fds, position)?)
+            });
             if sent.is_err() {
                 handles
                     .into_iter()
@@ -292,12 +296,10 @@ fn messages(registry: &mut Registry) {
 fn state(registry: &mut Registry) {
     let mut class = registry.class::<Connection>("Connection");
     with::context::<Connection>(None, "close");
-    waitable::<Connection>(|value| {
-        let end = value
-            .read_lock::<Connection>()
-            .expect("found by the type of the value");
-        Ok(end.0.fileno()?)
-    });
+    waitable_by_look::<Connection>(
+        |value| Ok(of_type(value).0.fileno()?),
+        |value| Ok(of_type(value).0.look()?),
+    );
     convert::portable::<Connection>(encode);
     convert::decoder(HandleKind::Connection, decode);
     class
@@ -330,16 +332,30 @@ fn state(registry: &mut Registry) {
         });
 }
 
-fn encode(value: &Dynamic, encoder: &mut Encoder) -> Result<()> {
-    let end = value
+/// The end that a value is known to be.
+fn of_type(value: &Dynamic) -> impl Deref<Target = Connection> + '_ {
+    value
         .read_lock::<Connection>()
-        .expect("encoders are found by the type of the value");
+        .expect("found by the type of the value")
+}
+
+fn encode(value: &Dynamic, encoder: &mut Encoder) -> Result<()> {
+    let end = of_type(value);
     let fd = borrow_fd(end.0.fileno()?)?;
-    encoder.begin_handle(HandleKind::Connection, None, Some(fd), 3)?;
+    let mut shared = end.0.shared();
+    if encoder.is_foreign() {
+        end.0
+            .leave_program()
+            .map_err(|error| raise(Kind::PicklingError, error.to_string()))?;
+        shared = None;
+    }
+    let (object, first) = shared.map_or((None, false), |(object, first)| (Some(object), first));
+    encoder.begin_handle(HandleKind::Connection, object.as_ref(), Some(fd), 4)?;
     let writer = encoder.writer();
     writer.bool(end.0.framing() == Framing::Stream);
     writer.bool(end.0.readable());
     writer.bool(end.0.writable());
+    writer.bool(first);
     writer.end();
     Ok(())
 }
@@ -352,13 +368,15 @@ fn decode(head: HandleHead, decoder: &mut Decoder<'_>) -> Result {
             .as_bool()
             .map_err(|_| handle::malformed(HandleKind::Connection))
     };
-    let (stream, readable, writable) = (flag()?, flag()?, flag()?);
-    if head.attributes != 3 {
+    if head.attributes != 4 {
         return Err(handle::malformed(HandleKind::Connection));
     }
+    let (stream, readable, writable, first) = (flag()?, flag()?, flag()?, flag()?);
     decoder.reader().end();
     let end = if stream {
         core::Connection::from_stream_fd(fd)
+    } else if head.object.is_some() {
+        core::Connection::from_shared(fd, readable, writable, decoder.object(&head)?, first)?
     } else {
         core::Connection::from_packet_fd(fd, readable, writable)
     };

@@ -145,6 +145,8 @@ pub struct Encoder {
     kept: Vec<Dynamic>,
     /// Whether the message may be read more than once, or not at all.
     repeated: bool,
+    /// Whether messages may be read by another program.
+    foreign: bool,
     /// Values that the message only names then: its sender keeps them as long as it may be read.
     pinned: Vec<Dynamic>,
     /// Where we are inside the value, innermost last: filled in only while an error travels outwards.
@@ -166,6 +168,7 @@ impl Encoder {
             objects: Vec::new(),
             kept: Vec::new(),
             repeated: false,
+            foreign: false,
             pinned: Vec::new(),
             path: Vec::new(),
         }
@@ -191,6 +194,18 @@ impl Encoder {
     #[must_use]
     pub fn is_repeated(&self) -> bool {
         self.repeated
+    }
+
+    /// Says, before anything is written, whether this message and those after it may be read by another program: what is this one's alone
+    /// isn't written then, where there is another way.
+    pub fn set_foreign(&mut self, foreign: bool) {
+        self.foreign = foreign;
+    }
+
+    /// Whether the message may be read by another program.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        self.foreign
     }
 
     /// Adds a value that the message only names.

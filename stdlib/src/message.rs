@@ -29,6 +29,7 @@ pub fn with_encoder<R>(work: impl FnOnce(&mut Encoder) -> R) -> R {
     let mut encoder = ENCODER.take().unwrap_or_default();
     let result = work(&mut encoder);
     encoder.clear();
+    encoder.set_foreign(false);
     ENCODER.set(Some(encoder));
     result
 }

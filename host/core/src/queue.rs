@@ -14,7 +14,7 @@
 //! Invariants: records between head and tail are never written; a chunk belongs to whoever
 //! the positions say it does; every length is checked against its chunk before it is used.
 
-mod log;
+pub(crate) mod log;
 
 use crate::clock::Deadline;
 use crate::error::{CoreError, Result};
@@ -24,7 +24,7 @@ use crate::session::layout::Entry;
 use crate::session::{ObjRef, ObjectKind, RawHandle, objects, session};
 use crate::sys::atomic::Ordering::*;
 use crate::wait::{WaitInfo, WaitKind, wait_until};
-use log::{Body, FLAGS, HAS_FDS, RECORD_HEAD, damaged, parse, record, record_len};
+use log::{Body, Record, record_len};
 pub(crate) use log::{carried, counts, has_item};
 use std::os::fd::{BorrowedFd, OwnedFd};
 
@@ -292,7 +292,6 @@ impl Queue {
             fds,
             flags,
         } = message;
-        let count = u32::try_from(handles.len()).map_err(|_| CoreError::OutOfMemory)?;
         let keys = usize::from(!fds.is_empty());
         let need = record_len(len, handles.len(), keys).ok_or(CoreError::OutOfMemory)?;
         let owner = self.0.index();
@@ -314,43 +313,13 @@ impl Queue {
             let sent = postoffice::send(session, self.0.handle(), puts, fds);
             Some(sent.inspect_err(|_| body.repair_put(session, owner))?)
         };
-        let (head, _) = record(session, at)?;
-        head.len.store(len as u64, Relaxed);
-        head.handles.store(count, Relaxed);
-        head.flags.store(
-            flags & FLAGS | if key.is_some() { HAS_FDS } else { 0 },
-            Relaxed,
-        );
-        let start = session.page_offset(at.page) + at.offset() + RECORD_HEAD;
-        let bytes = session
-            .region()
-            .bytes(start, need - RECORD_HEAD)
-            .ok_or_else(damaged)?;
-        // SAFETY: the range lies in the region (checked), is aligned for handles, and `place`
-        // found it free: nobody reads or writes it until the commit, and this holds the put lock.
-        unsafe {
-            std::ptr::copy_nonoverlapping(
-                handles.as_ptr(),
-                bytes.cast::<RawHandle>(),
-                handles.len(),
-            );
-            if let Some(key) = key {
-                bytes
-                    .cast::<RawHandle>()
-                    .add(handles.len())
-                    .write(RawHandle::from_u64(key));
-            }
-            fill(std::slice::from_raw_parts_mut(
-                bytes.add((handles.len() + keys) * 8),
-                len,
-            ));
-        }
-        body.put.position[(puts & 1 ^ 1) as usize].store(at.advanced(need).to_u64(), Relaxed);
-        // The commit.
-        body.puts.count.store(puts + 1, Release);
-        if body.puts.pending.load(Relaxed) != 0 {
-            body.puts.pending.store(0, Relaxed);
-        }
+        let new = Record {
+            len,
+            handles,
+            key,
+            flags,
+        };
+        body.put_record(session, at, need, &new, fill)?;
         Ok(Some(()))
     }
 
@@ -400,44 +369,27 @@ impl Queue {
         before_commit: &mut impl FnMut(u64),
     ) -> Result<Option<R>> {
         let session = session();
-        if body.gets.count.load(SeqCst) >= body.gets.seen.load(Relaxed)
-            && body.gets.count.load(SeqCst) >= body.puts.count.load(SeqCst)
-        {
+        if !body.seems_filled() {
             return Ok(None);
         }
         let mut handles = Vec::new();
-        let key;
-        let result = {
+        let mut key = None;
+        let taken = {
             // Nothing to repair: what wasn't committed was only read.
             let _guard = body.get.mutex.lock(|| {})?;
-            let gets = body.gets.count.load(Relaxed);
-            if gets >= body.gets.seen.load(Relaxed) {
-                let puts = body.puts.count.load(Acquire);
-                body.gets.seen.store(puts, Relaxed);
-                if gets >= puts {
-                    return Ok(None);
-                }
-            }
-            let (start, at) = body.next(session, gets)?;
-            let (item, behind) = parse(session, at, gets)?;
-            key = item.key;
-            let result = read(item);
-            before_commit(gets);
-            handles.extend_from_slice(item.handles);
-            // Release: a putter that sees this must not see an older count afterwards.
-            body.get.position[(gets & 1 ^ 1) as usize].store(behind.to_u64(), Release);
-            // The commit.
-            body.gets.count.store(gets + 1, Release);
-            if behind.page != start.page {
-                body.retire(session, self.0.index(), start.page)?;
-            }
-            result
+            body.take_record(session, self.0.index(), |item| {
+                key = item.key;
+                let result = read(item);
+                before_commit(item.seq);
+                handles.extend_from_slice(item.handles);
+                result
+            })?
         };
         handles.iter().for_each(|h| session.release(*h));
         if key.is_some() {
             postoffice::sweep(session, key)?;
         }
-        Ok(Some(result))
+        Ok(taken)
     }
 
     /// Items put so far.

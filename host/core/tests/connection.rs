@@ -8,6 +8,7 @@ use common::*;
 use mphost_core::CoreError;
 use mphost_core::clock::Deadline;
 use mphost_core::connection::{Connection, ConnectionError, DESCRIPTOR_LIMIT};
+use mphost_core::session::session;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::socket::MsgFlags;
@@ -88,8 +89,8 @@ fn poll_waits_as_long_as_it_is_told() {
 #[test]
 fn the_end_comes_after_the_data_and_for_the_last_copy() {
     in_session(|| {
-        let (reader, writer) = Connection::pair(false).unwrap();
-        let (go_reader, go_writer) = Connection::pair(false).unwrap();
+        let (reader, writer) = Connection::pipe(false, P).unwrap();
+        let (go_reader, go_writer) = Connection::pipe(false, P).unwrap();
         let child = Child::run(|| {
             go_writer.close();
             writer.put(b"from the child").unwrap();
@@ -119,7 +120,7 @@ fn the_end_comes_after_the_data_and_for_the_last_copy() {
 #[test]
 fn a_killed_child_closes_its_end() {
     in_session(|| {
-        let (reader, writer) = Connection::pair(false).unwrap();
+        let (reader, writer) = Connection::pipe(false, P).unwrap();
         let child = Child::run(|| {
             writer.put(b"one").unwrap();
             loop {
@@ -136,7 +137,7 @@ fn a_killed_child_closes_its_end() {
 #[test]
 fn what_a_closed_end_left_unread_hides_nothing() {
     in_session(|| {
-        let (here, there) = Connection::pair(true).unwrap();
+        let (here, there) = Connection::pipe(true, P).unwrap();
         here.put(b"never read").unwrap();
         there.put(b"the answer").unwrap();
         there.close();
@@ -149,7 +150,7 @@ fn what_a_closed_end_left_unread_hides_nothing() {
 #[test]
 fn ends_have_directions() {
     in_session(|| {
-        let (reader, writer) = Connection::pair(false).unwrap();
+        let (reader, writer) = Connection::pipe(false, P).unwrap();
         assert!(reader.readable() && !reader.writable());
         assert!(!writer.readable() && writer.writable());
         assert_eq!(reader.put(b"x"), Err(error(ConnectionError::ReadOnly)));
@@ -162,7 +163,7 @@ fn ends_have_directions() {
         assert_eq!(reader.take().unwrap(), b"x");
         assert_eq!(reader.ready(), Ok(false));
 
-        let (left, right) = Connection::pair(true).unwrap();
+        let (left, right) = Connection::pipe(true, P).unwrap();
         assert!(left.readable() && left.writable() && right.readable() && right.writable());
         left.put(b"to the right").unwrap();
         right.put(b"to the left").unwrap();
@@ -174,7 +175,7 @@ fn ends_have_directions() {
 #[test]
 fn a_closed_end_is_of_no_use() {
     in_session(|| {
-        let (reader, writer) = Connection::pair(false).unwrap();
+        let (reader, writer) = Connection::pipe(false, P).unwrap();
         for end in [reader, writer] {
             let fd = end.fileno().unwrap();
             assert!(!end.closed());
@@ -233,7 +234,7 @@ fn a_message_may_be_as_long_as_allowed() {
                 there.put(b"still writable").unwrap();
                 child.finish();
             }
-            let (reader, writer) = Connection::pair(false).unwrap();
+            let (reader, writer) = Connection::pipe(false, P).unwrap();
             writer.put(&pattern(length + 1)).unwrap();
             assert_eq!(
                 reader.take_within(length),
@@ -247,7 +248,7 @@ fn a_message_may_be_as_long_as_allowed() {
 #[test]
 fn the_buffer_is_used_again_and_holds_one_message() {
     in_session(|| {
-        let (reader, writer) = Connection::pair(false).unwrap();
+        let (reader, writer) = Connection::pipe(false, P).unwrap();
         let mut message = b"what was there before".to_vec();
         writer.put(b"first").unwrap();
         writer.put(b"second").unwrap();
@@ -280,8 +281,8 @@ fn an_end_may_be_handed_on_between_two_messages() {
 #[test]
 fn several_receivers_share_an_end_of_small_messages() {
     in_session(|| {
-        let (reader, writer) = Connection::pair(false).unwrap();
-        let (count_reader, count_writer) = Connection::pair(false).unwrap();
+        let (reader, writer) = Connection::pipe(false, P).unwrap();
+        let (count_reader, count_writer) = Connection::pipe(false, P).unwrap();
         let children: Vec<_> = (0..3)
             .map(|_| {
                 Child::run(|| {
@@ -318,7 +319,7 @@ fn received_fds(connection: &Connection) -> (Vec<u8>, Vec<OwnedFd>) {
 fn descriptors_travel_along() {
     in_session(|| {
         for length in [0, 10, 200_000] {
-            for (here, there) in duplex_pairs().into_iter().take(2) {
+            for (here, there) in duplex_pairs().into_iter().take(3) {
                 let child = Child::run(|| {
                     here.close();
                     let (message, fds) = received_fds(&there);
@@ -347,17 +348,21 @@ fn descriptors_travel_along() {
 #[test]
 fn a_connection_travels_through_a_connection() {
     in_session(|| {
-        let (here, there) = Connection::pair(true).unwrap();
-        let (reader, writer) = Connection::pair(false).unwrap();
+        let (here, there) = Connection::pipe(true, P).unwrap();
+        let (reader, writer) = Connection::pipe(false, P).unwrap();
         writer.put(b"sent before").unwrap();
         // SAFETY: the connection keeps it open meanwhile.
         let fd = unsafe { BorrowedFd::borrow_raw(reader.fileno().unwrap()) };
+        let (object, first) = reader.shared().unwrap();
+        let object = object.export();
         here.send(b"", &[fd], P).unwrap();
         reader.close();
         writer.put(b"sent while it travels").unwrap();
         writer.close();
         let (_, mut fds) = received_fds(&there);
-        let reader = Connection::from_packet_fd(fds.pop().unwrap(), true, false);
+        let object = session().adopt(object).unwrap();
+        let reader =
+            Connection::from_shared(fds.pop().unwrap(), true, false, object, first).unwrap();
         assert_eq!(reader.take().unwrap(), b"sent before");
         assert_eq!(reader.take().unwrap(), b"sent while it travels");
         assert_eq!(reader.take(), Err(error(ConnectionError::EndOfFile)));
@@ -367,7 +372,7 @@ fn a_connection_travels_through_a_connection() {
 #[test]
 fn descriptors_have_a_limit() {
     in_session(|| {
-        let (here, there) = Connection::pair(true).unwrap();
+        let (here, there) = Connection::pipe(true, P).unwrap();
         let file = std::fs::File::open("/dev/null").unwrap();
         let most = vec![file.as_fd(); DESCRIPTOR_LIMIT];
         here.send(b"most", &most, P).unwrap();
@@ -398,7 +403,7 @@ fn descriptors_have_a_limit() {
 fn descriptors_that_find_no_room_are_an_error_for_their_message_alone() {
     in_session(|| {
         for length in [10, 200_000] {
-            for (here, there) in duplex_pairs().into_iter().take(2) {
+            for (here, there) in duplex_pairs().into_iter().take(3) {
                 let child = Child::run(|| {
                     let file = std::fs::File::open("/dev/null").unwrap();
                     here.send(&pattern(length), &[file.as_fd(); 200], P)

@@ -75,7 +75,7 @@ fn sending_to_nobody_is_a_broken_pipe_and_no_signal() {
     in_session(|| {
         for duplex in [false, true] {
             for length in [0, 10, LARGE] {
-                let (reader, writer) = Connection::pair(duplex).unwrap();
+                let (reader, writer) = Connection::pipe(duplex, P).unwrap();
                 let child = Child::run(|| {
                     // SAFETY: no handler is installed, the default action is.
                     unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) }.unwrap();
@@ -101,7 +101,7 @@ fn sending_to_nobody_is_a_broken_pipe_and_no_signal() {
 
 /// Sends raw packets to the other end, and closes.
 fn raw_packets(packets: &[Vec<u8>]) -> Connection {
-    let (reader, writer) = Connection::pair(false).unwrap();
+    let (reader, writer) = Connection::pipe(false, P).unwrap();
     for packet in packets {
         let _ = sendmsg::<()>(
             writer.fileno().unwrap(),
@@ -412,7 +412,7 @@ fn a_callback_may_close_what_waits() {
             }
             Ok(())
         });
-        let (reader, writer) = Connection::pair(false).unwrap();
+        let (reader, writer) = Connection::pipe(false, P).unwrap();
         let reader = Rc::new(reader);
         let fd = reader.fileno().unwrap();
         WAITING.set(Some((reader.clone(), writer)));
@@ -446,7 +446,7 @@ fn a_callback_cannot_break_into_a_message() {
         });
         for (here, there) in duplex_pairs() {
             let here = Rc::new(here);
-            WAITING.set(Some((here.clone(), Connection::pair(true).unwrap().0)));
+            WAITING.set(Some((here.clone(), Connection::pipe(true, P).unwrap().0)));
             let main = session().main_slot();
             let child = Child::run(|| {
                 until_waiting(main);

@@ -9,12 +9,14 @@ use mphost_core::CoreError;
 use mphost_core::barrier::Barrier;
 use mphost_core::clock::Deadline;
 use mphost_core::condition::{AnyLock, Condition};
+use mphost_core::connection::Connection;
 use mphost_core::permit::{BoundedSemaphore, Lock, RLock};
 use mphost_core::queue::Queue;
 use mphost_core::session::{ObjectKind, session};
 use mphost_core::shared::Block;
 use mphost_core::table::{self, SlotId};
 use mphost_core::wait;
+use std::os::fd::AsFd;
 use std::sync::atomic::Ordering::SeqCst;
 use std::time::Duration;
 
@@ -63,6 +65,92 @@ fn check(payload: &[u8], flags: u32) -> (usize, u64) {
 fn size_of(p: usize, n: u64) -> usize {
     let r = Random(n << 8 | p as u64).below(1000) as usize;
     16 + if r < 20 { r * 3000 } else { r % 200 }
+}
+
+#[test]
+fn pipes_survive_300_kills() {
+    in_session(|| {
+        const ROOM: u64 = 400_000;
+        let before = session().usage().unwrap();
+        {
+            let (receiver, sender) = Connection::pipe(false, P).unwrap();
+            // As for queues, below.
+            let book = Block::create((16 + 2 * ROOM) as usize, P).unwrap();
+            let producer = |p: usize| {
+                let (sender, book) = (&sender, &book);
+                start("producer", move || {
+                    let done = book.atomic(8 * p).unwrap();
+                    let first = done.fetch_add(1, SeqCst) + 1;
+                    let file = std::fs::File::open("/dev/null").unwrap();
+                    let mut data = vec![];
+                    for n in first..ROOM {
+                        data.clear();
+                        data.extend((p as u64).to_ne_bytes());
+                        data.extend(n.to_ne_bytes());
+                        data.resize(size_of(p, n), n as u8);
+                        // Descriptors take the socket.
+                        let fds = [file.as_fd()];
+                        let fds = if n % 64 == 0 { &fds[..] } else { &[] };
+                        sender.send(&data, fds, P).unwrap();
+                        done.store(n + 1, SeqCst);
+                    }
+                    wait::sleep(LONG, P).unwrap();
+                })
+            };
+            let take = |data: &mut Vec<u8>| {
+                let fds = receiver.recv(data, None, P).unwrap();
+                let n = u64::from_ne_bytes(data[8..16].try_into().unwrap());
+                let (p, n) = check(data, n as u32);
+                assert_eq!(fds.len(), usize::from(n % 64 == 0));
+                let at = 16 + p * ROOM as usize + n as usize;
+                book.set(at, book.get::<u8>(at).unwrap() + 1).unwrap();
+            };
+            let consumer = || {
+                start("consumer", || {
+                    let mut data = vec![];
+                    loop {
+                        take(&mut data);
+                    }
+                })
+            };
+            let hire = |i: usize| if i < 2 { producer(i) } else { consumer() };
+            let mut crew: Vec<SlotId> = (0..4).map(hire).collect();
+            let mut random = Random(3);
+            let mut consumers_killed = 2;
+            let mut skipped = [vec![], vec![]];
+            for _ in 0..300 {
+                let victim = kill_one(&mut random, &mut crew, |i| {
+                    if i < 2 {
+                        skipped[i].push(book.get::<u64>(8 * i).unwrap());
+                    }
+                    hire(i)
+                });
+                consumers_killed += u32::from(victim >= 2);
+            }
+            dismiss(&crew);
+            let mut data = vec![];
+            while receiver.poll(Deadline::NOW, P).unwrap() {
+                take(&mut data);
+            }
+            let (mut lost, mut total) = (0, 0);
+            for (p, skipped) in skipped.iter().enumerate() {
+                let done = book.get::<u64>(8 * p).unwrap().min(ROOM);
+                for n in 1..done {
+                    let times = book.get::<u8>(16 + p * ROOM as usize + n as usize).unwrap();
+                    assert!(times <= 1, "message {n} of {p} came {times} times");
+                    lost += u32::from(times == 0 && !skipped.contains(&n));
+                    total += 1;
+                }
+            }
+            // What a consumer had in its hand when it was killed.
+            assert!(
+                lost <= consumers_killed,
+                "{lost} messages of {total} are lost"
+            );
+            assert!(total > 1000, "hardly anything happened: {total}");
+        }
+        assert_eq!(session().usage().unwrap(), before);
+    });
 }
 
 #[test]

@@ -20,7 +20,6 @@ use mphost_core::permit::{BoundedSemaphore, Lock, RLock, Semaphore};
 use mphost_core::queue::Queue;
 use mphost_core::session::ObjectKind;
 use mphost_core::shared::Block;
-use mphost_core::table::{self, SlotId};
 use std::time::Duration;
 
 #[test]
@@ -189,50 +188,6 @@ fn semaphores() {
             assert!(value == 4 || !finished && value == 3, "{}", setting());
         });
     });
-}
-
-/// A process that waits each time it is told to, and says when it went on.
-struct Waiter {
-    slot: SlotId,
-    go: Semaphore,
-    done: Semaphore,
-}
-
-impl Waiter {
-    fn start(wait: impl Fn()) -> Self {
-        let go = Semaphore::create(0, P).unwrap();
-        let done = Semaphore::create(0, P).unwrap();
-        let slot = start("waiter", || {
-            loop {
-                assert!(go.acquire(Deadline::NEVER, P).unwrap());
-                wait();
-                done.release().unwrap();
-            }
-        });
-        Self { slot, go, done }
-    }
-
-    /// Has it wait; it sleeps on `kind` when this returns.
-    fn send(&self, kind: mphost_core::wait::WaitKind) {
-        self.go.release().unwrap();
-        let deadline = long();
-        while table::info(self.slot)
-            .and_then(|info| info.waiting)
-            .is_none_or(|waiting| waiting.kind != kind)
-        {
-            assert!(!deadline.has_passed(), "it doesn't wait: {}", setting());
-            std::thread::yield_now();
-        }
-    }
-
-    fn went_on(&self, deadline: Deadline) -> bool {
-        self.done.acquire(deadline, P).unwrap()
-    }
-
-    fn end(self) {
-        kill(self.slot);
-        finish(self.slot);
-    }
 }
 
 #[test]

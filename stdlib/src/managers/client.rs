@@ -376,6 +376,7 @@ impl Client {
     ) -> Result<T> {
         let mut channel = self.checkout(position)?;
         let written = message::with_encoder(|encoder| {
+            encoder.set_foreign(!channel.same_session);
             let written =
                 exchange(self, || write(encoder)).and_then(|()| channel.check_travel(encoder));
             if let Err(error) = written {

@@ -1,10 +1,12 @@
 //! Connections: two ends, messages that arrive whole, and an end that is exact.
 //!
 //! A pipe is a pair of connected sockets. The kernel counts the open copies of an end in every process, so that the other end learns of the
-//! last one's closing at once, by whatever death; no process has to keep books.
+//! last one's closing at once, by whatever death; no process has to keep books. Within a program a pipe has lanes in
+//! shared memory beside them, by which most messages go.
 //!
 //! Two framings, one type: [`Framing::Packet`] between the ends of a pipe, [`Framing::Stream`] (CPython's) for listeners and clients. Each
-//! is in a file of its own; both are written in terms of one blocking send and one blocking receive, `Port`'s.
+//! is in a file of its own; both are written in terms of one blocking send and one blocking receive, `Port`'s. Lanes are `lane`, and
+//! what goes by them is in `pipe`.
 //!
 //! Invariants:
 //! - A message arrives whole or not at all. One that was begun and can't be finished (an interrupt, the sender's death) breaks the
@@ -16,7 +18,9 @@
 //! - Methods take `&self`, since a callback that runs while one waits may close the connection, or use it.
 
 mod error;
-mod packet;
+pub(crate) mod lane;
+pub(crate) mod packet;
+mod pipe;
 pub(crate) mod socket;
 mod stream;
 
@@ -37,7 +41,9 @@ use crate::clock::Deadline;
 use crate::error::{CoreError, Result};
 use crate::patience::look_longer;
 use crate::position::Position;
+use crate::session::{ObjRef, RawHandle};
 use crate::wait::{PollFd, WaitInfo, WaitKind, sleep_until_ready, wait_fds};
+use lane::{Lane, Lanes};
 
 /// How many descriptors a message may carry (the kernel's SCM_MAX_FD, see unix(7)).
 pub const DESCRIPTOR_LIMIT: usize = 253;
@@ -60,13 +66,20 @@ pub enum Framing {
 #[derive(Debug)]
 pub struct Connection {
     /// Shared with the operations that wait, so that closing in between (by a callback) pulls no descriptor from under them.
-    socket: RefCell<Option<Rc<OwnedFd>>>,
+    open: RefCell<Option<Rc<Open>>>,
     framing: Framing,
     carries_descriptors: bool,
     readable: Cell<bool>,
     writable: Cell<bool>,
     sending: Direction,
     receiving: Direction,
+}
+
+/// What an end has until it is closed.
+#[derive(Debug)]
+struct Open {
+    socket: OwnedFd,
+    lanes: Option<Lanes>,
 }
 
 /// The state of one direction of a connection.
@@ -79,9 +92,25 @@ struct Direction {
 }
 
 impl Connection {
-    /// A pipe: two connected ends; if not `duplex`, the first can only receive and the second only send.
+    /// A pipe within the program: two connected ends; if not `duplex`, the first can only receive and the second only send. Most messages
+    /// go through shared memory.
     ///
     /// Python: `multiprocessing.Pipe(duplex)`.
+    ///
+    /// # Errors
+    /// [`CoreError::Os`] where there are too many open descriptors.
+    pub fn pipe(duplex: bool, position: Position) -> Result<(Connection, Connection)> {
+        let (first, second) = Connection::pair(duplex)?;
+        let Some(object) = Lanes::create(duplex, position) else {
+            return Ok((first, second));
+        };
+        Ok((
+            first.with_lanes(Lanes::of(object.clone(), true)?),
+            second.with_lanes(Lanes::of(object, false)?),
+        ))
+    }
+
+    /// Two connected ends as [`Connection::pipe`] makes them, for which all messages go through the kernel.
     ///
     /// # Errors
     /// [`CoreError::Os`] where there are too many open descriptors.
@@ -113,6 +142,53 @@ impl Connection {
         Connection::new(socket, Framing::Packet, true, readable, writable)
     }
 
+    /// An end of a pipe of this program, of which [`Connection::shared`] told.
+    ///
+    /// # Errors
+    /// `Type` if the object is no pipe.
+    pub fn from_shared(
+        socket: OwnedFd,
+        readable: bool,
+        writable: bool,
+        object: ObjRef,
+        first: bool,
+    ) -> Result<Connection> {
+        let lanes = Lanes::of(object, first)?;
+        Ok(Connection::from_packet_fd(socket, readable, writable).with_lanes(lanes))
+    }
+
+    fn with_lanes(self, lanes: Lanes) -> Connection {
+        let socket = self.open.take().and_then(Rc::into_inner);
+        let open = socket.map(|open| {
+            Rc::new(Open {
+                lanes: Some(lanes),
+                ..open
+            })
+        });
+        self.open.replace(open);
+        self
+    }
+
+    /// What another process of the program needs beside the descriptor to have the same end: the pipe, and whether it is its first end. None
+    /// if it needs nothing.
+    #[must_use]
+    pub fn shared(&self) -> Option<(ObjRef, bool)> {
+        let open = self.open.borrow();
+        let (object, first) = open.as_ref()?.lanes.as_ref()?.parts();
+        Some((object.clone(), first))
+    }
+
+    /// From now on this end can be used by another program, by its descriptor alone.
+    ///
+    /// # Errors
+    /// [`CoreError::Value`] if messages lie in it.
+    pub fn leave_program(&self) -> Result<()> {
+        match self.open()?.lanes.as_ref() {
+            Some(lanes) => lanes.leave(),
+            None => Ok(()),
+        }
+    }
+
     /// A connected socket of type SOCK_STREAM, as `connect` and `accept` make them. Descriptors can travel over it in the local domain
     /// alone.
     #[must_use]
@@ -130,7 +206,10 @@ impl Connection {
         writable: bool,
     ) -> Connection {
         Connection {
-            socket: RefCell::new(Some(Rc::new(socket))),
+            open: RefCell::new(Some(Rc::new(Open {
+                socket,
+                lanes: None,
+            }))),
             framing,
             carries_descriptors,
             readable: Cell::new(readable),
@@ -167,12 +246,12 @@ impl Connection {
     /// Whether this process has closed this end.
     #[must_use]
     pub fn closed(&self) -> bool {
-        self.socket.borrow().is_none()
+        self.open.borrow().is_none()
     }
 
     /// Closes this end in this process. Once more is fine.
     pub fn close(&self) {
-        drop(self.socket.take());
+        drop(self.open.take());
     }
 
     /// The descriptor's number; it stays the connection's.
@@ -180,7 +259,7 @@ impl Connection {
     /// # Errors
     /// [`ConnectionError::Closed`].
     pub fn fileno(&self) -> Result<RawFd> {
-        self.socket().map(|socket| socket.as_raw_fd())
+        self.open().map(|open| open.socket.as_raw_fd())
     }
 
     /// Sends one message, and with it copies of the descriptors `fds`. Waits while the receiver is behind by more than the kernel
@@ -195,7 +274,22 @@ impl Connection {
     /// [`ConnectionError`]: `Closed`, `ReadOnly`, `BrokenPipe`, `TooManyDescriptors`, `NoDescriptors`, `Busy`; what the interrupt hook
     /// raises; [`CoreError::Os`]. An error after the start of a message that is longer than a packet closes this direction for good.
     pub fn send(&self, payload: &[u8], fds: &[BorrowedFd<'_>], position: Position) -> Result<()> {
-        let socket = self.socket()?;
+        self.send_with(payload, &[], fds, position)
+    }
+
+    /// [`Connection::send`] for a message that has references to `handles` ([`ObjRef::export`]): whoever receives it
+    /// [adopts](crate::session::Session::adopt) them. On an error they stay the caller's.
+    ///
+    /// # Errors
+    /// As [`Connection::send`].
+    pub fn send_with(
+        &self,
+        payload: &[u8],
+        handles: &[RawHandle],
+        fds: &[BorrowedFd<'_>],
+        position: Position,
+    ) -> Result<()> {
+        let open = self.open()?;
         if !self.writable.get() {
             return Err(ConnectionError::ReadOnly.into());
         }
@@ -210,16 +304,20 @@ impl Connection {
         let port = Port {
             connection: self,
             direction: &self.sending,
-            socket: &socket,
+            open: &open,
             position,
         };
-        let result = match self.framing {
-            Framing::Packet => packet::send(&port, payload, &fds),
-            Framing::Stream => stream::send(&port, payload, &fds),
+        let lane = open.lane(|lanes| lanes.out);
+        let result = match (self.framing, lane) {
+            (Framing::Packet, Some(lane)) => pipe::send(&port, lane, payload, handles, &fds),
+            (Framing::Packet, None) => packet::send(&port, payload, &fds),
+            (Framing::Stream, _) => stream::send(&port, payload, &fds),
         };
         if self.sending.broken.get() {
             // The receiver shall not wait for the rest. Whether this works is all the same: it may have gone.
-            let _ = shutdown(socket.as_raw_fd(), Shutdown::Write);
+            let _ = shutdown(open.socket.as_raw_fd(), Shutdown::Write);
+            // Nor shall others who have this end go on as if nothing had happened.
+            lane.map_or(Ok(()), |lane| lane.close())?;
         }
         result
     }
@@ -242,17 +340,13 @@ impl Connection {
         position: Position,
     ) -> Result<Vec<OwnedFd>> {
         into.clear();
-        let socket = self.readable_socket()?;
+        let open = self.readable_end()?;
         self.receiving.check(ConnectionError::TornMessage)?;
-        let port = Port {
-            connection: self,
-            direction: &self.receiving,
-            socket: &socket,
-            position,
-        };
-        let result = match self.framing {
-            Framing::Packet => packet::receive(&port, into, maxlength),
-            Framing::Stream => stream::receive(&port, into, maxlength),
+        let port = self.receiving_port(&open, position);
+        let result = match (self.framing, open.lane(|lanes| lanes.inward)) {
+            (Framing::Packet, Some(lane)) => pipe::receive(&port, lane, into, maxlength),
+            (Framing::Packet, None) => packet::receive(&port, into, maxlength),
+            (Framing::Stream, _) => stream::receive(&port, into, maxlength),
         };
         if let Err(error) = &result {
             into.clear();
@@ -275,30 +369,58 @@ impl Connection {
     /// # Errors
     /// [`ConnectionError::Closed`], [`ConnectionError::WriteOnly`]; what the interrupt hook raises.
     pub fn poll(&self, deadline: Deadline, position: Position) -> Result<bool> {
-        let socket = self.readable_socket()?;
-        let port = Port {
-            connection: self,
-            direction: &self.receiving,
-            socket: &socket,
-            position,
-        };
-        port.wait(libc::POLLIN, deadline)
+        let open = self.readable_end()?;
+        let port = self.receiving_port(&open, position);
+        match open.lane(|lanes| lanes.inward) {
+            Some(lane) => pipe::poll(&port, lane, deadline),
+            None => port.wait(libc::POLLIN, deadline),
+        }
     }
 
-    fn socket(&self) -> Result<Rc<OwnedFd>> {
-        self.socket
+    /// Whether `recv` would return at once, for who waits for the descriptors of several: none if the descriptor itself says so; if
+    /// it isn't so, the descriptor can be read as soon as another look is worth it.
+    ///
+    /// # Errors
+    /// [`ConnectionError::Closed`].
+    pub fn look(&self) -> Result<Option<bool>> {
+        let open = self.open()?;
+        let port = self.receiving_port(&open, Position::NONE);
+        match open.lane(|lanes| lanes.inward) {
+            Some(lane) if self.readable.get() => pipe::is_ready(&port, lane).map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    fn receiving_port<'a>(&'a self, open: &'a Rc<Open>, position: Position) -> Port<'a> {
+        Port {
+            connection: self,
+            direction: &self.receiving,
+            open,
+            position,
+        }
+    }
+
+    fn open(&self) -> Result<Rc<Open>> {
+        self.open
             .borrow()
             .clone()
             .ok_or_else(|| ConnectionError::Closed.into())
     }
 
-    fn readable_socket(&self) -> Result<Rc<OwnedFd>> {
-        let socket = self.socket()?;
+    fn readable_end(&self) -> Result<Rc<Open>> {
+        let open = self.open()?;
         if self.readable.get() {
-            Ok(socket)
+            Ok(open)
         } else {
             Err(ConnectionError::WriteOnly.into())
         }
+    }
+}
+
+impl Open {
+    /// One of the lanes, if there are any. An end that was inherited by a fork that granted nothing may have lost them.
+    fn lane(&self, which: fn(&Lanes) -> Option<Lane>) -> Option<Lane> {
+        which(self.lanes.as_ref().filter(|lanes| lanes.exist())?)
     }
 }
 
@@ -319,11 +441,20 @@ impl Direction {
 struct Port<'a> {
     connection: &'a Connection,
     direction: &'a Direction,
-    socket: &'a Rc<OwnedFd>,
+    open: &'a Rc<Open>,
     position: Position,
 }
 
 impl Port<'_> {
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.open.socket.as_fd()
+    }
+
+    /// Whether every copy of the other end is closed.
+    fn is_hung_up(&self) -> bool {
+        socket::is_hung_up(self.fd())
+    }
+
     /// Runs the part of an operation that has to be finished, since its message has begun: if it fails, the direction is broken.
     fn in_message(&self, rest: impl FnOnce() -> Result<()>) -> Result<()> {
         // Another message may have begun while this one waited for its first packet to pass: in a callback, whose error was caught.
@@ -341,7 +472,7 @@ impl Port<'_> {
 
     /// Sends `parts`, at least a byte of them, and `fds`; how many bytes have been sent.
     fn send(&self, parts: &[IoSlice<'_>], fds: &[RawFd]) -> Result<usize> {
-        let call = || socket::send(self.socket.as_fd(), parts, fds);
+        let call = || socket::send(self.fd(), parts, fds);
         match self.when_ready(libc::POLLOUT, call)? {
             Ok(bytes) => Ok(bytes),
             Err(Errno::EPIPE | Errno::ECONNRESET) => Err(ConnectionError::BrokenPipe.into()),
@@ -359,7 +490,7 @@ impl Port<'_> {
     ) -> Result<socket::Received> {
         // The kernel says once that the other end was closed with messages unread in it, before it gives what that end had sent.
         let mut reset_ignored = self.connection.framing == Framing::Stream;
-        let mut call = || match socket::receive(self.socket.as_fd(), head, body, room, fds) {
+        let mut call = || match socket::receive(self.fd(), head, body, room, fds) {
             Err(Errno::ECONNRESET) if !reset_ignored => {
                 reset_ignored = true;
                 Err(Errno::EINTR)
@@ -406,7 +537,7 @@ impl Port<'_> {
         events: libc::c_short,
         deadline: Deadline,
     ) -> Result<bool> {
-        let fd = self.socket.as_raw_fd();
+        let fd = self.fd().as_raw_fd();
         let info = WaitInfo::new(WaitKind::Descriptors, fd as u64, self.position);
         let mut polled = [PollFd {
             fd,

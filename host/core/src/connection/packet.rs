@@ -9,12 +9,17 @@
 //! | `FIRST` | the length of a large message, 8 bytes little-endian; its descriptors come with this packet |
 //! | `MORE` | a fragment of it, in order |
 //! | `LAST` | its last fragment |
+//! | `BELL` | nothing: somebody shall look into the [lane](super::lane) |
+//! | `GATE` | nothing, at length: the lane was full |
 //!
 //! So no packet is empty, and an empty message isn't taken for the end of the connection (a read of 0 bytes).
 
 use std::io::IoSlice;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
+use nix::errno::Errno;
+
+use super::socket::{self, Received};
 use super::{ConnectionError, Port, room_for};
 use crate::error::{CoreError, Result};
 
@@ -22,6 +27,8 @@ const SMALL: u8 = 0;
 const FIRST: u8 = 1;
 const MORE: u8 = 2;
 const LAST: u8 = 3;
+pub(crate) const BELL: u8 = 4;
+pub(super) const GATE: u8 = 5;
 
 /// The largest body of a packet, in bytes. Well below the smallest send buffer that Linux is configured with by default (208 KiB),
 /// so that several packets fit, and the two sides work at the same time.
@@ -29,6 +36,30 @@ pub(super) const FRAGMENT: usize = 64 << 10;
 
 /// Up to how many bytes it is cheaper to copy a body behind its packet's first byte than to have the kernel gather the two.
 const COPIED: usize = 63;
+
+/// Bytes of a gate: more than a quarter of the send buffer, with which a socket isn't writable any more (unix_writable in the kernel).
+const GATE_LENGTH: usize = super::SEND_BUFFER / 2 + PIECE;
+/// It is made of one piece of so many bytes, over and over.
+const PIECE: usize = 4 << 10;
+
+/// A packet as it came: its kind, and what there is to know about its descriptors.
+pub(super) struct First {
+    kind: u8,
+    fds: Vec<OwnedFd>,
+    descriptors_lost: bool,
+}
+
+/// Rings: who sleeps at the other side looks. Without waiting.
+pub(super) fn ring(socket: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
+    socket::send(socket, &[IoSlice::new(&[BELL])], &[]).map(drop)
+}
+
+/// Sends a gate, without waiting.
+pub(super) fn gate(socket: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
+    let piece = [GATE; PIECE];
+    let parts = [IoSlice::new(&piece); GATE_LENGTH / PIECE];
+    socket::send(socket, &parts, &[]).map(drop)
+}
 
 /// Sends one message.
 pub(super) fn send(port: &Port<'_>, payload: &[u8], fds: &[RawFd]) -> Result<()> {
@@ -68,17 +99,65 @@ pub(super) fn receive(
     into: &mut Vec<u8>,
     maxlength: Option<usize>,
 ) -> Result<Vec<OwnedFd>> {
+    loop {
+        let mut fds = Vec::new();
+        let mut descriptors_lost = false;
+        let kind = receive_packet(port, into, FRAGMENT, &mut fds, &mut descriptors_lost)?;
+        if let Some(BELL | GATE) = kind {
+            // From when this end was its program's alone.
+            into.clear();
+            continue;
+        }
+        let first = kind.map(|kind| First {
+            kind,
+            fds,
+            descriptors_lost,
+        });
+        return finish(port, first, into, maxlength, || {});
+    }
+}
+
+/// Receives the first packet of a message, if one is there: none of it at the end of the connection.
+pub(super) fn try_receive_first(
+    port: &Port<'_>,
+    into: &mut Vec<u8>,
+) -> Result<Option<Option<First>>> {
+    let mut kind = [0];
     let mut fds = Vec::new();
-    let mut descriptors_lost = false;
-    match receive_packet(port, into, FRAGMENT, &mut fds, &mut descriptors_lost)? {
-        None => return Err(ConnectionError::EndOfFile.into()),
-        Some(SMALL) => {
+    let received = match socket::receive(port.fd(), &mut kind, into, FRAGMENT, &mut fds) {
+        Ok(received) => received,
+        Err(Errno::EAGAIN | Errno::EINTR | Errno::ECONNRESET) => return Ok(None),
+        Err(errno) => return Err(super::os("recvmsg", errno)),
+    };
+    Ok(Some(kind_of(&received, kind[0])?.map(|kind| First {
+        kind,
+        fds,
+        descriptors_lost: received.descriptors_lost,
+    })))
+}
+
+/// Receives the rest of a message whose first packet is in `into`; `arrived` is called when it has been taken whole.
+pub(super) fn finish(
+    port: &Port<'_>,
+    first: Option<First>,
+    into: &mut Vec<u8>,
+    maxlength: Option<usize>,
+    arrived: impl FnOnce(),
+) -> Result<Vec<OwnedFd>> {
+    let First {
+        kind,
+        fds,
+        mut descriptors_lost,
+    } = first.ok_or(ConnectionError::EndOfFile)?;
+    match kind {
+        SMALL => {
+            arrived();
             if maxlength.is_some_and(|maxlength| into.len() > maxlength) {
                 into.clear();
                 return Err(ConnectionError::BadMessageLength.into());
             }
         }
-        Some(FIRST) => {
+        FIRST => {
             let length = u64::from_le_bytes(
                 into.as_slice()
                     .try_into()
@@ -90,8 +169,9 @@ pub(super) fn receive(
                 return Err(ConnectionError::BadMessageLength.into());
             }
             port.in_message(|| receive_fragments(port, into, length, &mut descriptors_lost))?;
+            arrived();
         }
-        Some(_) => return Err(ConnectionError::Malformed.into()),
+        _ => return Err(ConnectionError::Malformed.into()),
     }
     if descriptors_lost {
         // The message has been taken whole, so that the connection goes on with the next.
@@ -134,9 +214,14 @@ fn receive_packet(
     let mut kind = [0];
     let received = port.receive(&mut kind, into, room, fds)?;
     *descriptors_lost |= received.descriptors_lost;
+    kind_of(&received, kind[0])
+}
+
+/// The kind of a packet; none at the end of the connection.
+fn kind_of(received: &Received, kind: u8) -> Result<Option<u8>> {
     match received.bytes {
         0 => Ok(None),
-        _ if received.truncated => Err(ConnectionError::Malformed.into()),
-        _ => Ok(Some(kind[0])),
+        _ if received.truncated && kind != GATE => Err(ConnectionError::Malformed.into()),
+        _ => Ok(Some(kind)),
     }
 }

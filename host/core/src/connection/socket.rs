@@ -9,6 +9,7 @@ use std::mem::{MaybeUninit, size_of, zeroed};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::DESCRIPTOR_LIMIT;
@@ -112,6 +113,28 @@ pub(crate) fn receive(
         truncated: header.msg_flags & libc::MSG_TRUNC != 0,
         descriptors_lost: header.msg_flags & libc::MSG_CTRUNC != 0,
     })
+}
+
+/// The first byte of the next packet, which stays there; none at the end.
+///
+/// # Errors
+/// The system call's, EAGAIN if there is nothing.
+pub(crate) fn peek(socket: BorrowedFd<'_>) -> Result<Option<u8>, Errno> {
+    let mut byte = [0];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_PEEK;
+    let bytes = nix::sys::socket::recv(socket.as_raw_fd(), &mut byte, flags)?;
+    Ok((bytes > 0).then_some(byte[0]))
+}
+
+/// Takes a packet that says nothing more than its first byte.
+pub(crate) fn discard(socket: BorrowedFd<'_>) {
+    let _ = nix::sys::socket::recv(socket.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT);
+}
+
+/// Whether every copy of the other end is closed, so that what is sent would reach nobody (poll(2), POLLHUP).
+pub(crate) fn is_hung_up(socket: BorrowedFd<'_>) -> bool {
+    let mut polled = [PollFd::new(socket, PollFlags::empty())];
+    poll(&mut polled, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
 }
 
 /// Makes every descriptor that a recvmsg has brought somebody's own.

@@ -24,7 +24,7 @@ mod kernel;
 use crate::table::SlotId;
 pub(crate) use explore::{Plan, Process, Start, begin, died, explore, kernel_calls};
 use kernel::{Mutex, Sleeper};
-pub(crate) use kernel::{futex_wait, futex_wake, lock, unlock};
+pub(crate) use kernel::{futex_wait, futex_wake, lock, send_packet, unlock};
 use loom::sync::atomic::AtomicU64 as Atom;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -548,6 +548,13 @@ impl Word {
             Err(now) => note("no exchange of", self.address, now),
         }
         result
+    }
+
+    /// One more, by the kernel: no step of its own.
+    fn add_one(&self) {
+        let before = self.writing(|atom| atom.fetch_add(1, AcqRel));
+        self.wrote(before + 1);
+        note("packet", self.address, before);
     }
 
     /// The value as the kernel sees it, under its own lock.

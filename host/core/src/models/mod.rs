@@ -3,7 +3,7 @@
 //! Tests with real processes see the orders that happen to come about, and a death where it happens to come. Here a few
 //! processes with a few operations each are run under *all* orders of their steps (by [loom](https://docs.rs/loom)), for each
 //! step once more with a process that dies right before it. It is no copy of the algorithms that is run but the functions of
-//! `eventcount`, `wait`, `permit`, `event`, `condition`, `barrier`, `board`, `queue`, `table` and `objects`, on a real
+//! `eventcount`, `wait`, `permit`, `event`, `condition`, `barrier`, `board`, `queue`, `connection::lane`, `table` and `objects`, on a real
 //! session; only the atomics (`sys::atomic`), the robust mutex and the futex are the machine's (`machine`).
 //!
 //! Each model is also run with something broken (`Fault`, or a broken process), and must notice.
@@ -17,6 +17,7 @@ pub(crate) mod atomic;
 mod barrier;
 mod condition;
 mod eventcount;
+mod lane;
 pub(crate) mod machine;
 mod permit;
 mod queue;

@@ -1,4 +1,5 @@
-//! How a queue lies in shared memory: its chunks, the records in them, and where the log goes on.
+//! How a queue lies in shared memory: its chunks, the records in them, and where the log goes on. So does a pipe's lane
+//! (`connection::lane`).
 //!
 //! Problem: records are written and read by processes that may be killed at any instruction, and what lies here may be nonsense.
 //!
@@ -34,7 +35,7 @@ pub(super) const HAS_FDS: u32 = 1 << 31;
 pub(super) const FLAGS: u32 = (1 << 30) - 1;
 
 #[repr(C, align(64))]
-pub(super) struct Common {
+pub(crate) struct Common {
     pub(super) maxsize: AtomicU64,
     /// The first chunk's first record, for a head that has never moved.
     first: AtomicU64,
@@ -44,33 +45,33 @@ pub(super) struct Common {
 }
 
 #[repr(C, align(64))]
-pub(super) struct End {
-    pub(super) mutex: RobustMutex,
+pub(crate) struct End {
+    pub(crate) mutex: RobustMutex,
     /// The position of this end, for an even and an odd number of operations.
     pub(super) position: [AtomicU64; 2],
 }
 
 #[repr(C, align(64))]
-pub(super) struct Puts {
-    pub(super) count: AtomicU64,
+pub(crate) struct Puts {
+    pub(crate) count: AtomicU64,
     /// A chunk on its way into the chain.
     pub(super) pending: AtomicU64,
 }
 
 #[repr(C, align(64))]
-pub(super) struct Gets {
-    pub(super) count: AtomicU64,
+pub(crate) struct Gets {
+    pub(crate) count: AtomicU64,
     /// `Puts::count` as the getters last saw it, which spares them a line that putters write.
     pub(super) seen: AtomicU64,
 }
 
 #[repr(C)]
-pub(super) struct Body {
-    pub(super) common: Common,
-    pub(super) put: End,
-    pub(super) puts: Puts,
-    pub(super) get: End,
-    pub(super) gets: Gets,
+pub(crate) struct Body {
+    pub(crate) common: Common,
+    pub(crate) put: End,
+    pub(crate) puts: Puts,
+    pub(crate) get: End,
+    pub(crate) gets: Gets,
 }
 // SAFETY: repr(C), atomics and robust mutexes.
 unsafe impl Shared for Body {}
@@ -95,7 +96,7 @@ unsafe impl Shared for RecordHead {}
 
 /// A place in the log: the chunk's first page and the offset in it, in units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Place {
+pub(crate) struct Place {
     pub(super) page: u32,
     unit: u32,
 }
@@ -165,8 +166,18 @@ pub(super) fn record(session: &Session, at: Place) -> Result<(&'static RecordHea
     Ok((head, left))
 }
 
+/// What becomes a record.
+pub(crate) struct Record<'a> {
+    /// Bytes of its payload.
+    pub(crate) len: usize,
+    pub(crate) handles: &'a [RawHandle],
+    /// Where its descriptors are.
+    pub(crate) key: Option<u64>,
+    pub(crate) flags: u32,
+}
+
 /// Bytes of a record with its header.
-pub(super) fn record_len(payload: usize, handles: usize, keys: usize) -> Option<usize> {
+pub(crate) fn record_len(payload: usize, handles: usize, keys: usize) -> Option<usize> {
     handles
         .checked_add(keys)?
         .checked_mul(8)?
@@ -195,7 +206,7 @@ impl Body {
     }
 
     /// After a putter died: frees its chunk if it wasn't linked.
-    pub(super) fn repair_put(&self, session: &Session, owner: u32) {
+    pub(crate) fn repair_put(&self, session: &Session, owner: u32) {
         let Some(run) = Run::from_u64(self.puts.pending.load(Relaxed)) else {
             return;
         };
@@ -216,30 +227,45 @@ impl Body {
         need: usize,
     ) -> Result<Place> {
         let tail = self.tail(puts);
-        if let Some(tail) = tail {
-            let end = chunk_len(session, tail.page)?;
-            let head = self.head_seen().filter(|h| h.page == tail.page);
-            // Behind every record there is room for a jump.
-            let wanted = need + RECORD_HEAD;
-            // Where the log has come round, free is only what lies between.
-            let round = head.is_some_and(|h| h.unit > tail.unit);
-            let limit = head.filter(|_| round).map_or(end, Place::offset);
-            if tail.offset() + wanted <= limit {
-                return Ok(tail);
-            }
-            if head.is_some_and(|h| !round && CHUNK_HEAD + wanted <= h.offset()) {
-                let front = Place::front(tail.page);
-                jump(session, tail, front)?;
-                return Ok(front);
-            }
+        if let Some(at) = room(session, tail, || self.head_seen(), need)? {
+            return Ok(at);
         }
         let previous = tail.map_or(Ok(0), |t| chunk_len(session, t.page))? / PAGE;
-        let run = self.new_chunk(
-            session,
-            owner,
-            need + CHUNK_HEAD + RECORD_HEAD,
-            previous as u32,
-        )?;
+        let common = match previous as u32 {
+            0 => 1,
+            previous => previous.saturating_mul(GROWTH).min(LARGEST_COMMON),
+        };
+        self.place_anew(session, owner, tail, need, common)
+    }
+
+    /// The same for a log that shall have one chunk, of `pages` pages or more if items are large: `None` if there is no room in it before
+    /// something is taken.
+    pub(crate) fn place_within(
+        &self,
+        session: &Session,
+        owner: u32,
+        puts: u64,
+        need: usize,
+        pages: u32,
+    ) -> Result<Option<Place>> {
+        let tail = self.tail(puts);
+        let at = room(session, tail, || self.head_seen(), need)?;
+        if at.is_some() || self.gets.count.load(Acquire) < puts {
+            return Ok(at);
+        }
+        self.place_anew(session, owner, tail, need, pages).map(Some)
+    }
+
+    /// The front of a new chunk for a record of `need` bytes, to which the log goes on from `tail`.
+    fn place_anew(
+        &self,
+        session: &Session,
+        owner: u32,
+        tail: Option<Place>,
+        need: usize,
+        common: u32,
+    ) -> Result<Place> {
+        let run = self.new_chunk(session, owner, need + CHUNK_HEAD + RECORD_HEAD, common)?;
         let head: &ChunkHead = session
             .region()
             .at(session.page_offset(run.first))
@@ -253,7 +279,8 @@ impl Body {
         Ok(front)
     }
 
-    fn new_chunk(&self, session: &Session, owner: u32, bytes: usize, previous: u32) -> Result<Run> {
+    /// A chunk for a record of so many bytes, of `common` pages if that is enough for some of them.
+    fn new_chunk(&self, session: &Session, owner: u32, bytes: usize, common: u32) -> Result<Run> {
         let least = pages::needed(bytes)?;
         let spare = self.common.spare.load(Relaxed);
         if let Some(run) = Run::from_u64(spare) {
@@ -265,11 +292,6 @@ impl Body {
             }
             pages::free(session, owner, run)?;
         }
-        let common = if previous == 0 {
-            1
-        } else {
-            (previous.saturating_mul(GROWTH)).min(LARGEST_COMMON)
-        };
         let roomy = least.saturating_mul(4).min(LARGEST_ROOMY);
         let wanted = if least > common / 4 {
             roomy.max(common)
@@ -286,8 +308,99 @@ impl Body {
         Ok(run)
     }
 
+    /// Writes a record of `need` bytes where `place` said, and commits it. `fill` writes its payload in place.
+    ///
+    /// The caller holds the put lock.
+    pub(crate) fn put_record(
+        &self,
+        session: &Session,
+        at: Place,
+        need: usize,
+        new: &Record<'_>,
+        fill: &mut impl FnMut(&mut [u8]),
+    ) -> Result<()> {
+        let puts = self.puts.count.load(Relaxed);
+        let count = u32::try_from(new.handles.len()).map_err(|_| CoreError::OutOfMemory)?;
+        let keys = usize::from(new.key.is_some());
+        let (head, _) = record(session, at)?;
+        head.len.store(new.len as u64, Relaxed);
+        head.handles.store(count, Relaxed);
+        head.flags.store(
+            new.flags & FLAGS | if keys == 0 { 0 } else { HAS_FDS },
+            Relaxed,
+        );
+        let start = session.page_offset(at.page) + at.offset() + RECORD_HEAD;
+        let bytes = session
+            .region()
+            .bytes(start, need - RECORD_HEAD)
+            .ok_or_else(damaged)?;
+        // SAFETY: the range lies in the region (checked), is aligned for handles, and `place`
+        // found it free: nobody reads or writes it until the commit, and the caller holds the put lock.
+        unsafe {
+            std::ptr::copy_nonoverlapping(
+                new.handles.as_ptr(),
+                bytes.cast::<RawHandle>(),
+                new.handles.len(),
+            );
+            if let Some(key) = new.key {
+                bytes
+                    .cast::<RawHandle>()
+                    .add(new.handles.len())
+                    .write(RawHandle::from_u64(key));
+            }
+            fill(std::slice::from_raw_parts_mut(
+                bytes.add((new.handles.len() + keys) * 8),
+                new.len,
+            ));
+        }
+        self.put.position[(puts & 1 ^ 1) as usize].store(at.advanced(need).to_u64(), Relaxed);
+        // The commit.
+        self.puts.count.store(puts + 1, Release);
+        if self.puts.pending.load(Relaxed) != 0 {
+            self.puts.pending.store(0, Relaxed);
+        }
+        Ok(())
+    }
+
+    /// Whether there is an item, as far as is known without a lock.
+    #[inline]
+    pub(crate) fn seems_filled(&self) -> bool {
+        let gets = self.gets.count.load(SeqCst);
+        gets < self.gets.seen.load(Relaxed) || gets < self.puts.count.load(SeqCst)
+    }
+
+    /// Takes the oldest record, if there is one: what `read` makes of the item where it lies. It is gone then, whatever that is.
+    ///
+    /// The caller holds the get lock.
+    pub(crate) fn take_record<R>(
+        &self,
+        session: &Session,
+        owner: u32,
+        read: impl FnOnce(Item<'static>) -> R,
+    ) -> Result<Option<R>> {
+        let gets = self.gets.count.load(Relaxed);
+        if gets >= self.gets.seen.load(Relaxed) {
+            let puts = self.puts.count.load(Acquire);
+            self.gets.seen.store(puts, Relaxed);
+            if gets >= puts {
+                return Ok(None);
+            }
+        }
+        let (start, at) = self.next(session, gets)?;
+        let (item, behind) = parse(session, at, gets)?;
+        let result = read(item);
+        // Release: a putter that sees this must not see an older count afterwards.
+        self.get.position[(gets & 1 ^ 1) as usize].store(behind.to_u64(), Release);
+        // The commit.
+        self.gets.count.store(gets + 1, Release);
+        if behind.page != start.page {
+            self.retire(session, owner, start.page)?;
+        }
+        Ok(Some(result))
+    }
+
     /// The record that is next to be taken, jumps followed.
-    pub(super) fn next(&self, session: &Session, gets: u64) -> Result<(Place, Place)> {
+    fn next(&self, session: &Session, gets: u64) -> Result<(Place, Place)> {
         let start = Place::from_u64(self.get.position[(gets & 1) as usize].load(Relaxed))
             .or_else(|| Place::from_u64(self.common.first.load(Relaxed)))
             .ok_or_else(damaged)?;
@@ -304,7 +417,7 @@ impl Body {
     }
 
     /// Gives a chunk that the head has left to the putters, or back.
-    pub(super) fn retire(&self, session: &Session, owner: u32, page: u32) -> Result<()> {
+    fn retire(&self, session: &Session, owner: u32, page: u32) -> Result<()> {
         let run = Run {
             first: page,
             count: (chunk_len(session, page)? / PAGE) as u32,
@@ -320,6 +433,32 @@ impl Body {
         }
         pages::free(session, owner, run)
     }
+}
+
+/// Where a record of `need` bytes fits into the chunk at hand.
+fn room(
+    session: &Session,
+    tail: Option<Place>,
+    head_seen: impl FnOnce() -> Option<Place>,
+    need: usize,
+) -> Result<Option<Place>> {
+    let Some(tail) = tail else { return Ok(None) };
+    let end = chunk_len(session, tail.page)?;
+    let head = head_seen().filter(|h| h.page == tail.page);
+    // Behind every record there is room for a jump.
+    let wanted = need + RECORD_HEAD;
+    // Where the log has come round, free is only what lies between.
+    let round = head.is_some_and(|h| h.unit > tail.unit);
+    let limit = head.filter(|_| round).map_or(end, Place::offset);
+    if tail.offset() + wanted <= limit {
+        return Ok(Some(tail));
+    }
+    if head.is_some_and(|h| !round && CHUNK_HEAD + wanted <= h.offset()) {
+        let front = Place::front(tail.page);
+        jump(session, tail, front)?;
+        return Ok(Some(front));
+    }
+    Ok(None)
 }
 
 fn jump(session: &Session, from: Place, to: Place) -> Result<()> {
@@ -415,9 +554,8 @@ pub(crate) fn counts(entry: &'static Entry) -> Counts {
     }
 }
 
-/// The handles that a queue's unread items carry, when the queue goes.
-pub(crate) fn carried(session: &Session, entry: &'static Entry, into: &mut Vec<RawHandle>) {
-    let body: &Body = entry.body();
+/// The handles that the unread items of a log carry, when it goes.
+pub(crate) fn carried(session: &Session, body: &Body, into: &mut Vec<RawHandle>) {
     let puts = body.puts.count.load(Acquire);
     let mut gets = body.gets.count.load(Acquire);
     let Ok((_, mut at)) = (if gets < puts {

@@ -12,6 +12,7 @@
 
 use super::layout::{BODY_WORDS, Entry};
 use super::{Session, pages, session, try_session};
+use crate::connection::lane;
 use crate::error::{CoreError, Result};
 use crate::position::Position;
 use crate::{permit, postoffice, queue};
@@ -51,12 +52,14 @@ pub enum ObjectKind {
     Pool = 12,
     /// Plain memory for other uses.
     Other = 13,
+    /// What a pipe has in shared memory.
+    Pipe = 14,
 }
 
 impl ObjectKind {
     pub(crate) fn from_code(code: u32) -> Option<Self> {
         use ObjectKind as K;
-        const ALL: [ObjectKind; 13] = [
+        const ALL: [ObjectKind; 14] = [
             K::Queue,
             K::JoinableQueue,
             K::SimpleQueue,
@@ -70,6 +73,7 @@ impl ObjectKind {
             K::Block,
             K::Pool,
             K::Other,
+            K::Pipe,
         ];
         ALL.into_iter().find(|k| *k as u32 == code)
     }
@@ -449,8 +453,11 @@ fn drop_reference(session: &Session, handle: RawHandle) {
             if let Some(ObjectKind::Queue | ObjectKind::JoinableQueue | ObjectKind::SimpleQueue) =
                 kind
             {
-                queue::carried(session, entry, &mut left);
+                queue::carried(session, entry.body(), &mut left);
                 queues = true;
+            }
+            if kind == Some(ObjectKind::Pipe) {
+                lane::carried(session, entry, &mut left);
             }
             // A damaged table leaks the object; there is nobody to tell.
             let _ = free(session, handle.index, entry);

@@ -67,6 +67,7 @@ pub fn duplex_pairs() -> Vec<(Connection, Connection)> {
     let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
     let (server, _) = listener.accept().unwrap();
     vec![
+        Connection::pipe(true, P).unwrap(),
         Connection::pair(true).unwrap(),
         (
             Connection::from_stream_fd(left.into()),

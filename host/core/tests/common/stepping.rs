@@ -10,6 +10,7 @@ use super::*;
 use mphost_core::CoreError;
 use mphost_core::clock;
 use mphost_core::condition::AnyLock;
+use mphost_core::permit::Semaphore;
 use mphost_core::queue::Queue;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -261,6 +262,55 @@ pub fn acquire(lock: &AnyLock) {
             }
             Err(e) => panic!("{e}: {}", setting()),
         }
+    }
+}
+
+/// A process that waits each time it is told to, and says when it went on.
+pub struct Waiter {
+    slot: SlotId,
+    go: Semaphore,
+    done: Semaphore,
+}
+
+impl Waiter {
+    pub fn start(wait: impl Fn()) -> Self {
+        let go = Semaphore::create(0, P).unwrap();
+        let done = Semaphore::create(0, P).unwrap();
+        let slot = start("waiter", || {
+            loop {
+                assert!(go.acquire(Deadline::NEVER, P).unwrap());
+                wait();
+                done.release().unwrap();
+            }
+        });
+        Self { slot, go, done }
+    }
+
+    /// Has it go on to its wait.
+    pub fn go(&self) {
+        self.go.release().unwrap();
+    }
+
+    /// Has it wait; it sleeps on `kind` when this returns.
+    pub fn send(&self, kind: mphost_core::wait::WaitKind) {
+        self.go();
+        let deadline = long();
+        while table::info(self.slot)
+            .and_then(|info| info.waiting)
+            .is_none_or(|waiting| waiting.kind != kind)
+        {
+            assert!(!deadline.has_passed(), "it doesn't wait: {}", setting());
+            std::thread::yield_now();
+        }
+    }
+
+    pub fn went_on(&self, deadline: Deadline) -> bool {
+        self.done.acquire(deadline, P).unwrap()
+    }
+
+    pub fn end(self) {
+        kill(self.slot);
+        finish(self.slot);
     }
 }
 

@@ -314,6 +314,7 @@ impl<'s> Loop<'s> {
         if peer.parked.is_some() {
             return Err(super::super::objects::malformed());
         }
+        self.out.set_foreign(!peer.same_session);
         let object = request.as_ref().map_or(0, |request| request.object);
         let served = match request {
             Ok(Request {
@@ -446,6 +447,7 @@ impl<'s> Loop<'s> {
             return;
         };
         peer.parked = None;
+        self.out.set_foreign(!peer.same_session);
         let mut out = std::mem::take(&mut self.out);
         self.server.answer(client, verdict, &mut out, self.script);
         self.out = out;

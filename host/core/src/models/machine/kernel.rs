@@ -106,6 +106,24 @@ pub(crate) fn futex_wake(word: &AtomicU32, count: u32, bits: u32) -> Option<usiz
     full_fence();
     let now = word.newest();
     note("wake", address, now);
+    Some(wake_some(address, count, bits))
+}
+
+/// A packet sent to a socket, of which the word is the number of packets in it: those wake who sleep there. Who is killed has sent it or hasn't.
+pub(crate) fn send_packet(packets: &AtomicU32) {
+    if std::thread::panicking() {
+        return;
+    }
+    let (address, raw) = (packets.as_ptr() as usize, packets.raw());
+    let word = with(|m| kernel_word(m, address, raw));
+    step();
+    full_fence();
+    word.add_one();
+    wake_some(address, u32::MAX, u32::MAX);
+}
+
+/// Wakes those who sleep on a word: how many.
+fn wake_some(address: usize, count: u32, bits: u32) -> usize {
     let chosen = with(|m| {
         m.kernel_calls.set(m.kernel_calls.get() + 1);
         let reaps = m.actor.get().is_some_and(|a| a.number >= REAPERS);
@@ -129,7 +147,7 @@ pub(crate) fn futex_wake(word: &AtomicU32, count: u32, bits: u32) -> Option<usiz
         chosen
     });
     chosen.iter().for_each(Wake::wake);
-    Some(chosen.len())
+    chosen.len()
 }
 
 /// Locks a mutex: whether its last owner died inside; `None` outside of a model.

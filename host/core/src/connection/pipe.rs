@@ -1,0 +1,127 @@
+//! Messages of a pipe between processes of one program: by its [lanes](super::lane), and where they don't do by its socket.
+
+use std::os::fd::OwnedFd;
+
+use super::lane::{Found, Lane, Put};
+use super::{ConnectionError, Port, packet};
+use crate::clock::Deadline;
+use crate::error::Result;
+use crate::patience::look_around;
+use crate::session::RawHandle;
+use crate::wait::{WaitKind, sleep_until_ready};
+use nix::errno::Errno;
+use std::os::fd::RawFd;
+
+/// Sends one message.
+pub(super) fn send(
+    port: &Port<'_>,
+    lane: Lane,
+    payload: &[u8],
+    handles: &[RawHandle],
+    fds: &[RawFd],
+) -> Result<()> {
+    if fds.is_empty() && put(port, lane, payload, handles)? {
+        return Ok(());
+    }
+    lane.announce()?;
+    let sent = packet::send(port, payload, fds);
+    if sent.is_err() && !port.direction.broken.get() {
+        lane.take_back()?;
+    }
+    sent
+}
+
+/// Puts a message into the lane, as soon as there is room; whether the lane takes it.
+fn put(port: &Port<'_>, lane: Lane, payload: &[u8], handles: &[RawHandle]) -> Result<bool> {
+    let mut has_waited = false;
+    loop {
+        if port.is_hung_up() {
+            return Err(ConnectionError::BrokenPipe.into());
+        }
+        match lane.put(&port.fd(), payload, handles)? {
+            Put::Done => return Ok(true),
+            Put::Socket => return Ok(false),
+            Put::Behind if has_waited => return Ok(false),
+            Put::Behind => has_waited = true,
+            Put::Full => {
+                lane.announce()?;
+                match packet::gate(port.fd()) {
+                    Ok(()) => has_waited = false,
+                    Err(Errno::EPIPE) => return Err(ConnectionError::BrokenPipe.into()),
+                    // The socket is full itself.
+                    Err(_) => lane.take_back()?,
+                }
+            }
+        }
+        port.wait(libc::POLLOUT, Deadline::NEVER)?;
+    }
+}
+
+/// Receives one message into `into`, which is empty.
+pub(super) fn receive(
+    port: &Port<'_>,
+    lane: Lane,
+    into: &mut Vec<u8>,
+    maxlength: Option<usize>,
+) -> Result<Vec<OwnedFd>> {
+    loop {
+        let mut take = || {
+            lane.take(|payload| {
+                let fits = maxlength.is_none_or(|maxlength| payload.len() <= maxlength);
+                if fits {
+                    into.extend_from_slice(payload);
+                }
+                fits
+            })
+        };
+        let mut taken = take()?;
+        if taken.is_none() && lane.is_level() {
+            taken = look_around(WaitKind::Descriptors, Deadline::NEVER, take)?;
+        }
+        match taken {
+            Some(true) => return Ok(Vec::new()),
+            Some(false) => return Err(ConnectionError::BadMessageLength.into()),
+            None => {}
+        }
+        match lane.look(&port.fd(), || packet::try_receive_first(port, into))? {
+            Found::InLane => {}
+            Found::Packet(first) => {
+                return packet::finish(port, first, into, maxlength, || lane.arrived());
+            }
+            Found::Nothing => {
+                port.wait_by(sleep_until_ready, libc::POLLIN, Deadline::NEVER)?;
+                if !lane.seems_filled() {
+                    // Who rings is about to commit, with the lane locked.
+                    std::thread::yield_now();
+                }
+            }
+        }
+    }
+}
+
+/// Whether there is a message or the end; waits for that until `deadline`.
+pub(super) fn poll(port: &Port<'_>, lane: Lane, deadline: Deadline) -> Result<bool> {
+    if !deadline.is_now() {
+        look_around(WaitKind::Descriptors, deadline, || {
+            Ok(lane.seems_filled().then_some(()))
+        })?;
+    }
+    loop {
+        if is_ready(port, lane)? {
+            return Ok(true);
+        }
+        if deadline.has_passed() {
+            return Ok(false);
+        }
+        port.wait_by(sleep_until_ready, libc::POLLIN, deadline)?;
+    }
+}
+
+/// Whether there is a message or the end. If not, the descriptor will say that it is worth another look.
+pub(super) fn is_ready(port: &Port<'_>, lane: Lane) -> Result<bool> {
+    if lane.seems_filled() {
+        return Ok(true);
+    }
+    let found = lane.look(&port.fd(), || Ok(Some(())))?;
+    Ok(!matches!(found, Found::Nothing))
+}
