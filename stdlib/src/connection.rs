@@ -4,7 +4,7 @@
 //!
 //! What travels: over a pipe everything, since both ends are in one program: references to session objects belong to the message while it
 //! is under way, and connections and sockets in it are descriptors beside it. A connection by address may lead to another program, whose
-//! objects would mean nothing here: over it they are refused.
+//! objects would mean nothing here: over it they are refused, and over a pipe of which an end went that way.
 
 mod listener;
 
@@ -108,13 +108,14 @@ impl Connection {
             return Ok(self.0.send(&[], &[], position)?);
         }
         message::with_encoder(|encoder| {
-            let foreign = self.0.framing() == Framing::Stream;
+            let foreign = self.0.may_lead_elsewhere();
             encoder.set_foreign(foreign);
             encoder.value_at("object", value)?;
             if foreign && !encoder.handles().is_empty() {
                 return Err(raise(
                     Kind::PicklingError,
-                    "queues, locks and shared values belong to their program: a connection by address can't carry them, a pipe can",
+                    "queues, locks and shared values belong to their program: a connection by address can't carry them, nor a pipe of which an \
+                     end was sent by one; any other pipe can",
                 ));
             }
             if !self.0.carries_descriptors() && !encoder.fds().is_empty() {
@@ -145,9 +146,9 @@ impl Connection {
             .recv(&mut buffer, None, position)
             .map_err(Into::into)
             .and_then(|fds| {
-                let references = match self.0.framing() {
-                    Framing::Packet => References::Adopt,
-                    Framing::Stream => References::Foreign,
+                let references = match self.0.may_lead_elsewhere() {
+                    false => References::Adopt,
+                    true => References::Foreign,
                 };
                 Decoder::new(&buffer, fds, references)?.only_value()
             });
@@ -378,7 +379,12 @@ fn decode(head: HandleHead, decoder: &mut Decoder<'_>) -> Result {
     } else if head.object.is_some() {
         core::Connection::from_shared(fd, readable, writable, decoder.object(&head)?, first)?
     } else {
-        core::Connection::from_packet_fd(fd, readable, writable)
+        let end = core::Connection::from_packet_fd(fd, readable, writable);
+        if decoder.is_foreign() {
+            end.from_another_program()
+        } else {
+            end
+        }
     };
     Ok(Connection::new(end).value())
 }

@@ -47,6 +47,12 @@ impl EventCount {
         }
     }
 
+    /// How many are counted, for who has changed the state before: whoever isn't, and looks later, sees that change.
+    pub(crate) fn counted(&self) -> u32 {
+        fence(Ordering::SeqCst);
+        self.waiters.load(Ordering::Relaxed)
+    }
+
     /// [`EventCount::wake`] for a caller whose change of state was a SeqCst read-modify-write.
     #[inline]
     pub(crate) fn wake_after_rmw(&self, count: u32) {

@@ -249,6 +249,19 @@ impl Claims {
         }))
     }
 
+    /// How many workers have no task and will look for one, if they don't sleep: those that have begun and aren't leaving.
+    ///
+    /// # Errors
+    /// `ObjectGone`.
+    pub fn idle(&self) -> Result<usize> {
+        let mut idle = 0;
+        for worker in 0..self.workers {
+            let has_none = self.entry(worker, TASK)?.load(Acquire) == 0;
+            idle += usize::from(has_none && self.stage(worker)? == Stage::Ready);
+        }
+        Ok(idle)
+    }
+
     /// Marks a worker that has `task` as one that is going to be ended: it takes no other task from then
     /// on. False if it hasn't that task any more.
     ///

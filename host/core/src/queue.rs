@@ -200,6 +200,7 @@ impl Queue {
         payload: &[u8],
         handles: &[RawHandle],
         fds: &[BorrowedFd<'_>],
+        flags: u32,
         deadline: Deadline,
         position: Position,
     ) -> Result<()> {
@@ -207,7 +208,7 @@ impl Queue {
             len: payload.len(),
             handles,
             fds,
-            flags: 0,
+            flags,
         };
         self.put_message(&message, deadline, position, |room| {
             room.copy_from_slice(payload)
@@ -235,6 +236,15 @@ impl Queue {
             message.handles.iter().for_each(|h| session().release(*h));
         }
         result
+    }
+
+    /// How many sleep until there is an item, or are about to: whoever isn't counted, and looks for an item afterwards, finds what was put before
+    /// this. Never less; those whom a wake-up is on its way to are counted still.
+    ///
+    /// # Errors
+    /// `ObjectGone`.
+    pub fn getters_asleep(&self) -> Result<usize> {
+        Ok(self.body()?.0.events[GETTERS].counted() as usize)
     }
 
     /// Lets one of those who wait for an item look.

@@ -18,6 +18,32 @@ fn queue() -> Queue {
 }
 
 #[test]
+fn who_has_begun_and_has_no_task_is_idle() {
+    in_session(|| {
+        let claims = Claims::create(3, P).unwrap();
+        let idle = || claims.idle().unwrap();
+        assert_eq!(idle(), 0);
+        claims.set_stage(0, Stage::Initialising).unwrap();
+        assert_eq!(idle(), 0);
+        claims.set_stage(0, Stage::Ready).unwrap();
+        claims.set_stage(2, Stage::Ready).unwrap();
+        assert_eq!(idle(), 2);
+        claims.claim(2, 5, 0).unwrap();
+        assert_eq!(idle(), 1);
+        assert!(claims.finish(2, 5).unwrap());
+        claims.set_stage(0, Stage::Leaving).unwrap();
+        assert_eq!(idle(), 1);
+        // Who is about to be ended takes no other task.
+        claims.claim(2, 6, 1).unwrap();
+        assert!(claims.doom(2, 6).unwrap());
+        assert!(!claims.finish(2, 6).unwrap());
+        assert_eq!(idle(), 0);
+        claims.reset(2).unwrap();
+        assert_eq!(idle(), 0);
+    });
+}
+
+#[test]
 fn a_claim_ends_once() {
     in_session(|| {
         let claims = Claims::create(3, P).unwrap();
@@ -133,7 +159,7 @@ fn a_wait_for_many_ends_with_the_last() {
             let (reports, claims) = (reports.clone(), claims.clone());
             move || {
                 for _ in 0..100 {
-                    reports.put_quietly(b"x", &[], &[], long(), P).unwrap();
+                    reports.put_quietly(b"x", &[], &[], 0, long(), P).unwrap();
                     if reports.puts().unwrap() >= claims.wanted().unwrap() {
                         reports.wake_getter().unwrap();
                     }

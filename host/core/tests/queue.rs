@@ -254,10 +254,12 @@ fn waiting_is_published() {
     in_session(|| {
         let q = queue(0);
         let at = mphost_core::position::Position::new(1, 20, 3);
+        assert_eq!(q.getters_asleep().unwrap(), 0);
         let child = start("getter", || {
             q.get(Deadline::NEVER, at, |_| ()).unwrap();
         });
         until_waiting(child);
+        assert_eq!(q.getters_asleep().unwrap(), 1);
         let waiting = table::info(child).unwrap().waiting.unwrap();
         assert_eq!(waiting.kind, wait::WaitKind::QueueGet);
         assert_eq!(waiting.object, q.obj().handle().to_u64());
@@ -265,6 +267,7 @@ fn waiting_is_published() {
         assert!(!waiting.timed);
         put(&q, 1);
         finish_well(child);
+        assert_eq!(q.getters_asleep().unwrap(), 0);
     });
 }
 

@@ -31,6 +31,7 @@ pub(crate) const NAMES: &[&str] = &[
     "queue_integer",
     "encode_integer",
     "connection",
+    "pipe",
     "pool_claim",
 ];
 
@@ -95,15 +96,8 @@ fn run_path(name: &str, times: u64) -> Result<()> {
             black_box(wire::decode(&message).map_err(nonsense)?);
             Ok(())
         }),
-        "connection" => {
-            let (here, there) = Connection::pair(true)?;
-            let mut received = Vec::new();
-            repeat(&mut |_| {
-                here.send(&[7; 8], &[], P)?;
-                there.recv(&mut received, None, P)?;
-                Ok(())
-            })
-        }
+        "connection" => messages(times, &Connection::pair(true)?),
+        "pipe" => messages(times, &Connection::pipe(true, P)?),
         "pool_claim" => {
             let claims = Claims::create(4, P)?;
             repeat(&mut |number| {
@@ -114,6 +108,15 @@ fn run_path(name: &str, times: u64) -> Result<()> {
         }
         _ => Err(CoreError::Value("there is no such path".into())),
     }
+}
+
+fn messages(times: u64, (here, there): &(Connection, Connection)) -> Result<()> {
+    let mut received = Vec::new();
+    for _ in 0..times {
+        here.send(&[7; 8], &[], P)?;
+        there.recv(&mut received, None, P)?;
+    }
+    Ok(())
 }
 
 fn encode(number: u64) -> Result<Vec<u8>> {

@@ -65,6 +65,12 @@ impl<'a> Decoder<'a> {
         }
     }
 
+    /// Whether the message may come from another program.
+    #[must_use]
+    pub fn is_foreign(&self) -> bool {
+        self.references == References::Foreign
+    }
+
     /// The core's reader, for what is no script value.
     pub fn reader(&mut self) -> &mut Reader<'a> {
         &mut self.reader

@@ -156,9 +156,25 @@ impl Local {
             .map(|object| object.export())
             .collect();
         let (at, never) = (Position::default(), Deadline::NEVER);
-        Ok(self
-            .tasks
-            .put_fds(parcel.bytes, &handles, &parcel.fds, flags, never, at)?)
+        self.tasks
+            .put_quietly(parcel.bytes, &handles, &parcel.fds, flags, never, at)?;
+        if self.wants_a_worker()? {
+            self.tasks.wake_getter()?;
+        }
+        Ok(())
+    }
+
+    /// Whether somebody has to be woken for the task that was just put. Not where a worker for each waiting task is awake and has no task: it
+    /// looks for one before it sleeps. (One that dies instead wakes the others by that.)
+    fn wants_a_worker(&self) -> Result<bool> {
+        let asleep = self.tasks.getters_asleep()?;
+        if asleep == 0 || asleep >= self.claims.workers() || self.recipe.share.is_some() {
+            return Ok(true);
+        }
+        // In this order: who takes a task notes that before the task is gone from the queue.
+        let waiting = usize::try_from(self.tasks.qsize()?).unwrap_or(usize::MAX);
+        Ok(waiting > self.claims.workers() - asleep
+            || waiting > self.claims.idle()?.saturating_sub(asleep))
     }
 
     fn worker(&self, index: usize) -> Option<Process> {

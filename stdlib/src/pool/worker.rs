@@ -301,7 +301,14 @@ impl Worker<'_> {
         let bytes = self.encoder.bytes();
         let reports = &self.given.reports;
         let fds = self.encoder.borrowed_fds()?;
-        reports.put_quietly(bytes, &handles, &fds, Deadline::NEVER, Position::default())?;
+        reports.put_quietly(
+            bytes,
+            &handles,
+            &fds,
+            0,
+            Deadline::NEVER,
+            Position::default(),
+        )?;
         // A caller that waits for many results is woken once they are there.
         let wanted = self.given.claims.wanted()?;
         if wanted == 0 || reports.puts()? >= wanted {

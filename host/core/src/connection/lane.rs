@@ -184,6 +184,12 @@ impl Lanes {
         (&self.object, self.first)
     }
 
+    /// Whether an end has left its program.
+    pub(super) fn have_been_left(&self) -> bool {
+        let is_closed = |lane: Option<Lane>| lane.is_some_and(|lane| lane.is_closed());
+        self.exist() && (is_closed(self.out) || is_closed(self.inward))
+    }
+
     /// Whether they are there: an end that was inherited by a fork that granted nothing may have lost them.
     pub(super) fn exist(&self) -> bool {
         self.object.entry().is_ok()
@@ -222,11 +228,21 @@ impl Lane {
         self.log().repair_put(session(), self.index);
     }
 
+    /// Where it lies that the receiver's side wants a bell.
+    #[cfg(test)]
+    pub(crate) fn wanted(&self) -> usize {
+        std::ptr::from_ref(&self.shape().wanted) as usize
+    }
+
     /// From now on no message is for this lane.
     pub(super) fn close(&self) -> Result<()> {
         let _guard = self.log().put.mutex.lock(|| self.repair())?;
         self.shape().closed.store(1, SeqCst);
         Ok(())
+    }
+
+    fn is_closed(&self) -> bool {
+        self.shape().closed.load(SeqCst) != 0
     }
 
     /// Puts a message into the lane, if it is for that and there is room. The references to `handles` are the message's then: its receiver

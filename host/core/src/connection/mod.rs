@@ -69,6 +69,8 @@ pub struct Connection {
     open: RefCell<Option<Rc<Open>>>,
     framing: Framing,
     carries_descriptors: bool,
+    /// It came from another program.
+    is_strange: Cell<bool>,
     readable: Cell<bool>,
     writable: Cell<bool>,
     sending: Direction,
@@ -80,6 +82,7 @@ pub struct Connection {
 struct Open {
     socket: OwnedFd,
     lanes: Option<Lanes>,
+    watch: socket::Watch,
 }
 
 /// The state of one direction of a connection.
@@ -209,9 +212,11 @@ impl Connection {
             open: RefCell::new(Some(Rc::new(Open {
                 socket,
                 lanes: None,
+                watch: socket::Watch::default(),
             }))),
             framing,
             carries_descriptors,
+            is_strange: Cell::new(false),
             readable: Cell::new(readable),
             writable: Cell::new(writable),
             sending: Direction::default(),
@@ -223,6 +228,24 @@ impl Connection {
     #[must_use]
     pub fn framing(&self) -> Framing {
         self.framing
+    }
+
+    /// Says that this end came from another program.
+    #[must_use]
+    pub fn from_another_program(self) -> Connection {
+        self.is_strange.set(true);
+        self
+    }
+
+    /// Whether the other end may be another program's, for which this one's objects mean nothing.
+    #[must_use]
+    pub fn may_lead_elsewhere(&self) -> bool {
+        let has_left = || {
+            let open = self.open.borrow();
+            let lanes = open.as_ref().and_then(|open| open.lanes.as_ref());
+            lanes.is_some_and(Lanes::have_been_left)
+        };
+        self.framing == Framing::Stream || self.is_strange.get() || has_left()
     }
 
     /// Whether descriptors can travel over it: not over a network.
@@ -452,7 +475,7 @@ impl Port<'_> {
 
     /// Whether every copy of the other end is closed.
     fn is_hung_up(&self) -> bool {
-        socket::is_hung_up(self.fd())
+        self.open.watch.is_hung_up(self.fd())
     }
 
     /// Runs the part of an operation that has to be finished, since its message has begun: if it fails, the direction is broken.

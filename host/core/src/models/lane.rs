@@ -151,6 +151,7 @@ fn messages_come_in_every_order() {
     model.holds();
     model.notices(Fault::NoExclusion);
     model.notices(Fault::NoFutexCompare);
+    model.notices(Fault::NoWrite(way.lane().wanted()));
 }
 
 #[test]
