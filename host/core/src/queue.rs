@@ -303,7 +303,9 @@ impl Queue {
             flags,
         } = message;
         let keys = usize::from(!fds.is_empty());
-        let need = record_len(len, handles.len(), keys).ok_or(CoreError::OutOfMemory)?;
+        let Some(need) = record_len(len, handles.len(), keys) else {
+            return Err(CoreError::OutOfMemory);
+        };
         let owner = self.0.index();
         let _guard = body.put.mutex.lock(|| body.repair_put(session, owner))?;
         if is_full() {
@@ -364,8 +366,10 @@ impl Queue {
         let info = self.info(WaitKind::QueueGet, position);
         let got = wait_until(&entry.events[GETTERS], info, deadline, || {
             self.try_get(body, &mut read, &mut before_commit)
-        })?
-        .ok_or(CoreError::Empty)?;
+        })?;
+        let Some(got) = got else {
+            return Err(CoreError::Empty);
+        };
         if body.common.maxsize.load(Relaxed) != 0 {
             entry.events[PUTTERS].wake(1);
         }

@@ -316,7 +316,7 @@ impl Lane {
         self.shape().received.fetch_add(1, Release);
     }
 
-    /// Whether to look into the lane is worth it: the next message will be there.
+    /// Whether the next message will be in the lane, as far as is known: none is on its way through the socket.
     pub(super) fn is_level(&self) -> bool {
         let shape = self.shape();
         shape.sent.load(Relaxed) == shape.received.load(Relaxed)

@@ -74,10 +74,17 @@ pub(super) fn receive(
                 fits
             })
         };
-        let mut taken = take()?;
-        if taken.is_none() && lane.is_level() {
-            taken = look_around(WaitKind::Descriptors, Deadline::NEVER, take)?;
-        }
+        let taken = match take()? {
+            Some(fits) => Some(fits),
+            // Until there is one, or one is to take the socket.
+            None => look_around(WaitKind::Descriptors, Deadline::NEVER, || {
+                Ok(match take()? {
+                    None if lane.is_level() => None,
+                    taken => Some(taken),
+                })
+            })?
+            .flatten(),
+        };
         match taken {
             Some(true) => return Ok(Vec::new()),
             Some(false) => return Err(ConnectionError::BadMessageLength.into()),
@@ -103,7 +110,7 @@ pub(super) fn receive(
 pub(super) fn poll(port: &Port<'_>, lane: Lane, deadline: Deadline) -> Result<bool> {
     if !deadline.is_now() {
         look_around(WaitKind::Descriptors, deadline, || {
-            Ok(lane.seems_filled().then_some(()))
+            Ok((lane.seems_filled() || !lane.is_level()).then_some(()))
         })?;
     }
     loop {

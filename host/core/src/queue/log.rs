@@ -387,7 +387,7 @@ impl Body {
             }
         }
         let (start, at) = self.next(session, gets)?;
-        let (item, behind) = parse(session, at, gets)?;
+        let (item, behind) = parse(session, &at, gets)?;
         let result = read(item);
         // Release: a putter that sees this must not see an older count afterwards.
         self.get.position[(gets & 1 ^ 1) as usize].store(behind.to_u64(), Release);
@@ -399,21 +399,12 @@ impl Body {
         Ok(Some(result))
     }
 
-    /// The record that is next to be taken, jumps followed.
-    fn next(&self, session: &Session, gets: u64) -> Result<(Place, Place)> {
+    /// Where the log goes on for a taker, and the record that is next, jumps followed.
+    fn next(&self, session: &Session, gets: u64) -> Result<(Place, Found)> {
         let start = Place::from_u64(self.get.position[(gets & 1) as usize].load(Relaxed))
             .or_else(|| Place::from_u64(self.common.first.load(Relaxed)))
             .ok_or_else(damaged)?;
-        let mut at = start;
-        // At most to the front of this chunk, or to the next one.
-        for _ in 0..4 {
-            let (head, _) = record(session, at)?;
-            if head.flags.load(Relaxed) != JUMP {
-                return Ok((start, at));
-            }
-            at = Place::from_u64(head.len.load(Relaxed)).ok_or_else(damaged)?;
-        }
-        Err(damaged())
+        Ok((start, follow(session, start)?))
     }
 
     /// Gives a chunk that the head has left to the putters, or back.
@@ -468,9 +459,30 @@ fn jump(session: &Session, from: Place, to: Place) -> Result<()> {
     Ok(())
 }
 
-/// The parts of the record at `at`: item and the place behind it.
-pub(super) fn parse(session: &Session, at: Place, seq: u64) -> Result<(Item<'static>, Place)> {
-    let (head, left) = record(session, at)?;
+/// A record that is there.
+struct Found {
+    at: Place,
+    head: &'static RecordHead,
+    /// Bytes of its chunk behind the head.
+    left: usize,
+}
+
+/// The record at a place where the log goes on, jumps followed.
+fn follow(session: &Session, mut at: Place) -> Result<Found> {
+    // At most to the front of this chunk, or to the next one.
+    for _ in 0..4 {
+        let (head, left) = record(session, at)?;
+        if head.flags.load(Relaxed) != JUMP {
+            return Ok(Found { at, head, left });
+        }
+        at = Place::from_u64(head.len.load(Relaxed)).ok_or_else(damaged)?;
+    }
+    Err(damaged())
+}
+
+/// The parts of a record: item and the place behind it.
+fn parse(session: &Session, found: &Found, seq: u64) -> Result<(Item<'static>, Place)> {
+    let Found { at, head, left } = *found;
     let len = usize::try_from(head.len.load(Relaxed)).map_err(|_| damaged())?;
     let count = head.handles.load(Relaxed) as usize;
     let flags = head.flags.load(Relaxed);
@@ -558,35 +570,19 @@ pub(crate) fn counts(entry: &'static Entry) -> Counts {
 pub(crate) fn carried(session: &Session, body: &Body, into: &mut Vec<RawHandle>) {
     let puts = body.puts.count.load(Acquire);
     let mut gets = body.gets.count.load(Acquire);
-    let Ok((_, mut at)) = (if gets < puts {
-        body.next(session, gets)
-    } else {
+    if gets >= puts {
         return;
-    }) else {
-        return;
-    };
-    while gets < puts {
-        // Damage ends the walk: what it hides leaks.
-        let Ok((item, behind)) = parse(session, at, gets) else {
-            return;
-        };
+    }
+    // Damage ends the walk: what it hides leaks.
+    let mut next = body.next(session, gets).map(|(_, found)| found);
+    while let Ok(found) = next
+        && let Ok((item, behind)) = parse(session, &found, gets)
+    {
         into.extend_from_slice(item.handles);
         gets += 1;
         if gets == puts {
             return;
         }
-        at = behind;
-        for _ in 0..4 {
-            let Ok((head, _)) = record(session, at) else {
-                return;
-            };
-            if head.flags.load(Relaxed) != JUMP {
-                break;
-            }
-            let Some(next) = Place::from_u64(head.len.load(Relaxed)) else {
-                return;
-            };
-            at = next;
-        }
+        next = follow(session, behind);
     }
 }
