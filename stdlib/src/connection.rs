@@ -21,7 +21,7 @@ use mphost_core::process::borrow_fd;
 use mphost_core::session::session;
 use mphost_core::shared::Block;
 use mphost_core::value::HandleKind;
-use mphost_core::wait::{PollFd, WaitInfo, WaitKind, wait_fds};
+use mphost_core::wait::{PollFd, WaitInfo, WaitKind, wait_fds_or};
 use mphost_core::wire::HandleHead;
 use rhai::{Array, Blob, Dynamic, ImmutableString};
 use std::any::TypeId;
@@ -422,6 +422,11 @@ fn wait(call: &mut Call<'_>) -> Result {
         looks.extend(look.map(|look| (index, look)));
     }
     let info = WaitInfo::new(WaitKind::Descriptors, 0, places::of_call(call.ctx));
+    let ends: Vec<Connection> = objects
+        .iter()
+        .filter_map(|object| Some(object.read_lock::<Connection>()?.clone()))
+        .collect();
+    let has_message = || ends.iter().any(|end| end.0.has_message());
     loop {
         // What was seen there before can't be seen at the descriptor any more.
         let mut seen = false;
@@ -429,7 +434,7 @@ fn wait(call: &mut Call<'_>) -> Result {
             seen |= look(&objects[*index])? == Some(true);
         }
         let until = if seen { Deadline::NOW } else { deadline };
-        let found = wait_fds(&mut polled, info, until)?;
+        wait_fds_or(&mut polled, info, until, &has_message)?;
         for (index, look) in &looks {
             let fd = &mut polled[*index];
             if let Some(ready) = look(&objects[*index])?
@@ -438,7 +443,7 @@ fn wait(call: &mut Call<'_>) -> Result {
                 fd.revents = if ready { nix::libc::POLLIN } else { 0 };
             }
         }
-        if found == 0 || polled.iter().any(|fd| fd.revents != 0) {
+        if until.has_passed() || polled.iter().any(|fd| fd.revents != 0) {
             break;
         }
     }

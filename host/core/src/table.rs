@@ -36,6 +36,8 @@ const HELPER: u32 = 1 << 1;
 pub(crate) const WAIT_KIND: u32 = 0xff;
 pub(crate) const WAIT_TIMED: u32 = 1 << 8;
 pub(crate) const WAIT_POLL: u32 = 1 << 9;
+/// … and looks at shared memory when somebody has died.
+pub(crate) const WAIT_LOOK: u32 = 1 << 11;
 /// Somebody outside of the program, or a timer, may end it.
 pub(crate) const WAIT_OUTSIDE: u32 = 1 << 10;
 

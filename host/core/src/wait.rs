@@ -20,7 +20,7 @@ use crate::session::{Session, session};
 use crate::signals;
 use crate::sys::futex;
 use crate::sys::signal::Blocked;
-use crate::table::{SlotId, WAIT_OUTSIDE, WAIT_POLL, WAIT_TIMED};
+use crate::table::{SlotId, WAIT_LOOK, WAIT_OUTSIDE, WAIT_POLL, WAIT_TIMED};
 use std::cell::Cell;
 use std::sync::atomic::AtomicPtr;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
@@ -321,6 +321,30 @@ pub fn wait_fds(fds: &mut [PollFd], info: WaitInfo, deadline: Deadline) -> Resul
     sleep_until_ready(fds, info, deadline)
 }
 
+/// [`wait_fds`] for a caller who waits for what lies in shared memory, too, for which others let a descriptor become ready. Should they die before they
+/// do, `seen` says so: then this returns 0.
+///
+/// # Errors
+/// As [`wait_fds`].
+pub fn wait_fds_or(
+    fds: &mut [PollFd],
+    info: WaitInfo,
+    deadline: Deadline,
+    seen: &dyn Fn() -> bool,
+) -> Result<usize> {
+    let mut look = || {
+        let ready = ready_now(fds)?;
+        Ok((ready > 0 || seen()).then_some(ready))
+    };
+    if let Some(ready) = look()? {
+        return Ok(ready);
+    }
+    if let Some(ready) = patience::look_longer(info.kind, deadline, &mut look)? {
+        return Ok(ready);
+    }
+    sleep_until_ready_or(fds, info, deadline, Some(seen))
+}
+
 /// [`wait_fds`] for a caller who has looked long enough, and knows that nothing was ready.
 ///
 /// # Errors
@@ -329,6 +353,19 @@ pub(crate) fn sleep_until_ready(
     fds: &mut [PollFd],
     info: WaitInfo,
     deadline: Deadline,
+) -> Result<usize> {
+    sleep_until_ready_or(fds, info, deadline, None)
+}
+
+/// The same for a caller who may give what [`wait_fds_or`] is given.
+///
+/// # Errors
+/// As [`wait_fds`].
+pub(crate) fn sleep_until_ready_or(
+    fds: &mut [PollFd],
+    info: WaitInfo,
+    deadline: Deadline,
+    seen: Option<&dyn Fn() -> bool>,
 ) -> Result<usize> {
     let session = session();
     let since = clock::now();
@@ -339,9 +376,15 @@ pub(crate) fn sleep_until_ready(
         if deadline.has_passed() {
             return ready_now(fds);
         }
-        let flags = WAIT_POLL | if deadline.is_never() { 0 } else { WAIT_TIMED };
+        let flags = WAIT_POLL
+            | if deadline.is_never() { 0 } else { WAIT_TIMED }
+            | if seen.is_some() { WAIT_LOOK } else { 0 };
         let local = &session.my_slot().local;
         let published = Published::new(session, local, &info, flags, since);
+        // From here on a death disturbs the sleep; what came before one is seen here.
+        if seen.is_some_and(|seen| seen()) {
+            return Ok(0);
+        }
         // Signals come only inside ppoll from here on, so none falls between look and sleep.
         let blocked = Blocked::new();
         if !attention(session) {

@@ -9,8 +9,8 @@ use common::stepping::*;
 use common::*;
 use mphost_core::clock::Deadline;
 use mphost_core::connection::Connection;
-use mphost_core::wait::WaitKind;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use mphost_core::wait::{PollFd, WaitInfo, WaitKind, wait_fds_or};
+use nix::poll::{PollFlags, PollTimeout, poll};
 use std::cell::RefCell;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -131,24 +131,43 @@ fn receivers_that_sleep() {
         // All processes have both ends, so that no death says anything.
         let (receiver, sender) = Connection::pipe(false, P).unwrap();
         let waiter = Waiter::start(|| drop(receiver.take().unwrap()));
-        let prepare = || {
-            assert_eq!(received(&receiver).len(), 0, "{}", setting());
-            waiter.send(WaitKind::Descriptors);
-        };
-        let check = |finished: bool| {
-            // What was committed is received, without anybody's doing anything more.
-            if !finished {
-                if waiter.went_on(secs(0.05)) {
-                    return;
-                }
-                if !receiver.ready().unwrap() {
-                    sender.put(b"next").unwrap();
-                }
-            }
-            assert!(waiter.went_on(long()), "it sleeps on: {}", setting());
-        };
         let send = || sender.put(b"message").unwrap();
-        step_through("send to one who sleeps", &prepare, &|| {}, &send, &check);
+        let step_through_send = |waiter: &Waiter| {
+            let prepare = || {
+                assert_eq!(received(&receiver).len(), 0, "{}", setting());
+                waiter.send(WaitKind::Descriptors);
+            };
+            let check = |finished: bool| {
+                // What was committed is received, without anybody's doing anything more.
+                if !finished {
+                    if waiter.went_on(secs(0.05)) {
+                        return;
+                    }
+                    if !receiver.ready().unwrap() {
+                        sender.put(b"next").unwrap();
+                    }
+                }
+                assert!(waiter.went_on(long()), "it sleeps on: {}", setting());
+            };
+            step_through("send to one who sleeps", &prepare, &|| {}, &send, &check);
+        };
+        step_through_send(&waiter);
+        // The same with one who waits for descriptors, as for several.
+        let other = Waiter::start(|| {
+            while receiver.look().unwrap() != Some(true) {
+                let mut polled = [PollFd {
+                    fd: receiver.fileno().unwrap(),
+                    events: libc::POLLIN,
+                    revents: 0,
+                }];
+                let info = WaitInfo::new(WaitKind::Descriptors, 0, P);
+                let seen = || receiver.has_message();
+                wait_fds_or(&mut polled, info, Deadline::NEVER, &seen).unwrap();
+            }
+            receiver.take().unwrap();
+        });
+        step_through_send(&other);
+        other.end();
 
         // Two who sleep, of whom one is killed on its way to the message.
         let prepare = || {
@@ -206,7 +225,7 @@ fn a_lane_that_is_full() {
             let reader = Waiter::start(|| {
                 // SAFETY: the connection keeps it open.
                 let fd = unsafe { BorrowedFd::borrow_raw(fd) };
-                let mut polled = [PollFd::new(fd, PollFlags::POLLIN)];
+                let mut polled = [nix::poll::PollFd::new(fd, PollFlags::POLLIN)];
                 poll(&mut polled, PollTimeout::NONE).unwrap();
                 let mut small = 0;
                 loop {

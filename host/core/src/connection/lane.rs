@@ -9,9 +9,11 @@
 //! - **Order.** A message that is to take the socket is counted before it is sent and when it has been received. As long as the numbers differ, all
 //!   take the socket. A receiver looks into the lane first. Whoever dies in between leaves them different: the pipe is slower then.
 //! - **Sleep.** A receiver sleeps at the socket. Before, it finds nothing in lane and socket and says that it wants a bell, with both ends of the
-//!   lane locked. The next sender rings (a packet of one byte) before it commits, under the put lock. A bell is
-//!   taken out of the socket only with both locks held and the lane empty, and the next one is wanted before. So whoever sleeps while
-//!   there is something in the lane has a bell in its socket, whoever dies at whatever instruction.
+//!   lane locked. Who has put a message into the lane then rings (a packet of one byte), and takes the wish back if it is still the same
+//!   one. A bell is taken out of the socket only with both locks held and the lane empty, and the next one is wanted before. So whoever sleeps while
+//!   there is something in the lane has a bell in its socket, or the sender is about to ring, or has died: a death lets
+//!   all who sleep so look into their lanes (`table::deaths`). To ring before the commit, with the lane locked, would need no such help; but where
+//!   processors are rare, whoever is woken takes the sender's, and finds the lane empty and locked.
 //! - **Room.** Who finds the lane full sends a gate: a packet so large that its side of the socket isn't writable until it has been taken, which
 //!   happens when the lane is empty. If a kernel sees this otherwise, the message takes the socket.
 //!
@@ -38,8 +40,10 @@ const PAGES: u32 = 64;
 #[repr(C, align(64))]
 struct Shape {
     log: Body,
-    /// The receiver's side wants a bell.
+    /// The receiver's side wants a bell: which of its wishes this is, or 0.
     wanted: AtomicU32,
+    /// The number of the last wish.
+    wishes: AtomicU32,
     /// No message is for this lane any more.
     closed: AtomicU32,
     /// Messages that were to take the socket, and those that have arrived there.
@@ -234,6 +238,12 @@ impl Lane {
         std::ptr::from_ref(&self.shape().wanted) as usize
     }
 
+    /// How many messages have been put.
+    #[cfg(test)]
+    pub(crate) fn puts(&self) -> u64 {
+        self.log().puts.count.load(SeqCst)
+    }
+
     /// From now on no message is for this lane.
     pub(super) fn close(&self) -> Result<()> {
         let _guard = self.log().put.mutex.lock(|| self.repair())?;
@@ -261,7 +271,7 @@ impl Lane {
         else {
             return Ok(Put::Socket);
         };
-        let _guard = log.put.mutex.lock(|| self.repair())?;
+        let guard = log.put.mutex.lock(|| self.repair())?;
         if shape.closed.load(Relaxed) != 0 {
             return Ok(Put::Socket);
         }
@@ -281,10 +291,6 @@ impl Lane {
                 return Err(error);
             }
         };
-        if shape.wanted.load(Relaxed) != 0 {
-            side.ring();
-            shape.wanted.store(0, Relaxed);
-        }
         let new = Record {
             len: payload.len(),
             handles,
@@ -294,6 +300,13 @@ impl Lane {
         log.put_record(session, at, need, &new, &mut |room| {
             room.copy_from_slice(payload)
         })?;
+        drop(guard);
+        let wish = shape.wanted.load(SeqCst);
+        if wish != 0 {
+            side.ring();
+            // If it isn't the same any more, somebody has looked meanwhile, and wants another bell.
+            let _ = shape.wanted.compare_exchange(wish, 0, SeqCst, Relaxed);
+        }
         Ok(Put::Done)
     }
 
@@ -352,10 +365,19 @@ impl Lane {
         if log.seems_filled() {
             return Ok(Found::InLane);
         }
-        shape.wanted.store(1, Relaxed);
+        let wish = || {
+            let wish = shape.wishes.load(Relaxed).wrapping_add(1).max(1);
+            shape.wishes.store(wish, Relaxed);
+            shape.wanted.swap(wish, SeqCst);
+        };
+        wish();
         loop {
             match side.peek() {
-                Ok(Some(BELL)) => side.discard(),
+                Ok(Some(BELL)) => {
+                    // It may be for the last wish. Others who sleep need the next one before it is gone.
+                    wish();
+                    side.discard();
+                }
                 Ok(Some(GATE)) => {
                     side.discard();
                     self.arrived();

@@ -414,6 +414,17 @@ impl Connection {
         }
     }
 
+    /// Whether there is a message that the descriptor needn't tell of, for who sleeps after a [`Connection::look`]: see
+    /// [`wait_fds_or`](crate::wait::wait_fds_or).
+    #[must_use]
+    pub fn has_message(&self) -> bool {
+        let open = self.open.borrow();
+        let lane = open
+            .as_ref()
+            .and_then(|open| open.lane(|lanes| lanes.inward));
+        self.readable.get() && lane.is_some_and(|lane| lane.seems_filled())
+    }
+
     fn receiving_port<'a>(&'a self, open: &'a Rc<Open>, position: Position) -> Port<'a> {
         Port {
             connection: self,
@@ -556,7 +567,7 @@ impl Port<'_> {
 
     fn wait_by(
         &self,
-        wait: fn(&mut [PollFd], WaitInfo, Deadline) -> Result<usize>,
+        wait: impl FnOnce(&mut [PollFd], WaitInfo, Deadline) -> Result<usize>,
         events: libc::c_short,
         deadline: Deadline,
     ) -> Result<bool> {

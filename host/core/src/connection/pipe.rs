@@ -8,7 +8,7 @@ use crate::clock::Deadline;
 use crate::error::Result;
 use crate::patience::look_around;
 use crate::session::RawHandle;
-use crate::wait::{WaitKind, sleep_until_ready};
+use crate::wait::{WaitKind, sleep_until_ready_or};
 use nix::errno::Errno;
 use std::os::fd::RawFd;
 
@@ -96,11 +96,7 @@ pub(super) fn receive(
                 return packet::finish(port, first, into, maxlength, || lane.arrived());
             }
             Found::Nothing => {
-                port.wait_by(sleep_until_ready, libc::POLLIN, Deadline::NEVER)?;
-                if !lane.seems_filled() {
-                    // Who rings is about to commit, with the lane locked.
-                    std::thread::yield_now();
-                }
+                sleep(port, lane, Deadline::NEVER)?;
             }
         }
     }
@@ -120,8 +116,19 @@ pub(super) fn poll(port: &Port<'_>, lane: Lane, deadline: Deadline) -> Result<bo
         if deadline.has_passed() {
             return Ok(false);
         }
-        port.wait_by(sleep_until_ready, libc::POLLIN, deadline)?;
+        sleep(port, lane, deadline)?;
     }
+}
+
+/// Sleeps until the socket has something, or somebody has died who has left something in the lane.
+fn sleep(port: &Port<'_>, lane: Lane, deadline: Deadline) -> Result<()> {
+    let seen = || lane.seems_filled();
+    port.wait_by(
+        |fds, info, deadline| sleep_until_ready_or(fds, info, deadline, Some(&seen)),
+        libc::POLLIN,
+        deadline,
+    )
+    .map(drop)
 }
 
 /// Whether there is a message or the end. If not, the descriptor will say that it is worth another look.

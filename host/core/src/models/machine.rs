@@ -24,7 +24,9 @@ mod kernel;
 use crate::table::SlotId;
 pub(crate) use explore::{Plan, Process, Start, begin, died, explore, kernel_calls};
 use kernel::{Mutex, Sleeper};
-pub(crate) use kernel::{futex_wait, futex_wake, lock, send_packet, unlock};
+pub(crate) use kernel::{
+    forget_signals, futex_wait, futex_wake, lock, send_packet, signal, unlock,
+};
 use loom::sync::atomic::AtomicU64 as Atom;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -142,6 +144,8 @@ struct Machine {
     gates: RefCell<HashMap<(usize, usize), Rc<Gate>>>,
     changes: RefCell<Vec<Change>>,
     sleepers: RefCell<Vec<Sleeper>>,
+    /// Who has a signal that is to keep it from sleeping.
+    signals: RefCell<Vec<SlotId>>,
     mutexes: RefCell<HashMap<usize, Mutex, BuildHasherDefault<AddressHasher>>>,
     fault: Cell<Option<Fault>>,
     /// Who is to die, and before which of its steps.

@@ -6,8 +6,8 @@
 //! dead, or never began; burying twice does nothing.
 
 use super::{
-    DEAD, ExitStatus, FREE, LIVE, STARTING, SlotId, SlotStatus, kick, pack, published, slots,
-    status, status_of, unpack,
+    DEAD, ExitStatus, FREE, LIVE, STARTING, SlotId, SlotStatus, WAIT_LOOK, kick, pack, published,
+    slots, status, status_of, unpack,
 };
 use crate::eventcount::EventCount;
 use crate::permit;
@@ -68,7 +68,7 @@ fn end_children(session: &'static Session, parent: SlotId) {
     }
 }
 
-/// Lets every process that waits on shared state look again; async-signal-safe. What the dead
+/// Lets every process that waits on shared state look again, at a futex or at descriptors; async-signal-safe. What the dead
 /// one held, each finds out by itself.
 ///
 /// Many wait for the same, a pool's workers for its tasks: all of them are woken once. Who begins to wait for it afterwards finds the dead
@@ -77,10 +77,15 @@ fn wake_all_waiters(session: &'static Session) {
     // As many as fit here; one that was forgotten is woken again, which does no harm.
     let mut woken = [std::ptr::null::<EventCount>(); 16];
     let mut next = 0;
-    for (_, slot) in slots(session) {
+    for (id, slot) in slots(session) {
         let Some(event) = published(session, slot) else {
             continue;
         };
+        if slot.wait_flags.load(SeqCst) & WAIT_LOOK != 0 {
+            // It sleeps at descriptors, for what lies in shared memory.
+            kick(id);
+            continue;
+        }
         if !woken.contains(&std::ptr::from_ref(event)) {
             event.wake_unconditionally();
             woken[next % woken.len()] = event;

@@ -127,6 +127,7 @@ fn run(plan: &Rc<Plan>) {
     with(|m| {
         undo(m);
         m.sleepers.borrow_mut().clear();
+        m.signals.borrow_mut().clear();
         m.mutexes.borrow_mut().clear();
         m.gates.borrow_mut().clear();
         m.steps.set(0);

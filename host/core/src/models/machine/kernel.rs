@@ -7,11 +7,13 @@ use super::{
     Fault, REAPERS, begin, fault, full_fence, is_over, is_running, kernel_word, note, step,
     switching, with,
 };
+use crate::table::SlotId;
 use std::cell::Cell;
 use std::mem::ManuallyDrop;
 use std::rc::Rc;
 
 pub(super) struct Sleeper {
+    slot: SlotId,
     address: usize,
     bits: u32,
     wake: Wake,
@@ -80,8 +82,13 @@ pub(crate) fn futex_wait(word: &AtomicU32, expected: u32, bits: u32) -> bool {
     if now as u32 != expected && fault() != Some(Fault::NoFutexCompare) {
         return true;
     }
+    let slot = with(|m| m.actor.get().expect("somebody acts").slot);
+    if with(|m| take(&mut m.signals.borrow_mut(), slot)) {
+        return true;
+    }
     let wake = Wake::new();
     let sleeper = Sleeper {
+        slot,
         address,
         bits,
         wake: wake.clone(),
@@ -122,12 +129,59 @@ pub(crate) fn send_packet(packets: &AtomicU32) {
     wake_some(address, u32::MAX, u32::MAX);
 }
 
+/// A signal for a process that sleeps on a word, or is about to: it doesn't.
+pub(crate) fn signal(word: &AtomicU32, slot: SlotId) {
+    if std::thread::panicking() {
+        return;
+    }
+    let (address, raw) = (word.as_ptr() as usize, word.raw());
+    let word = with(|m| kernel_word(m, address, raw));
+    step();
+    full_fence();
+    note("signal", address, word.newest());
+    if is_a_lost_wake() {
+        return;
+    }
+    let sleeper = with(|m| {
+        let mut sleepers = m.sleepers.borrow_mut();
+        let place = sleepers.iter().position(|sleeper| sleeper.slot == slot);
+        if place.is_none() {
+            m.signals.borrow_mut().push(slot);
+        }
+        place.map(|place| sleepers.remove(place).wake)
+    });
+    if let Some(wake) = sleeper {
+        wake.wake();
+    }
+}
+
+/// A signal that comes while its process doesn't sleep and won't.
+pub(crate) fn forget_signals() {
+    let _ = with(|m| {
+        let slot = m.actor.get().expect("somebody acts").slot;
+        take(&mut m.signals.borrow_mut(), slot)
+    });
+}
+
+fn take(signals: &mut Vec<SlotId>, slot: SlotId) -> bool {
+    let before = signals.len();
+    signals.retain(|other| *other != slot);
+    signals.len() < before
+}
+
+/// Whether who acts is one who notes a death, and has been made to wake nobody.
+fn is_a_lost_wake() -> bool {
+    with(|m| {
+        let reaps = m.actor.get().is_some_and(|a| a.number >= REAPERS);
+        reaps && m.fault.get() == Some(Fault::NoWakeAtDeath)
+    })
+}
+
 /// Wakes those who sleep on a word: how many.
 fn wake_some(address: usize, count: u32, bits: u32) -> usize {
     let chosen = with(|m| {
         m.kernel_calls.set(m.kernel_calls.get() + 1);
-        let reaps = m.actor.get().is_some_and(|a| a.number >= REAPERS);
-        if reaps && m.fault.get() == Some(Fault::NoWakeAtDeath) {
+        if is_a_lost_wake() {
             return vec![];
         }
         let mut sleepers = m.sleepers.borrow_mut();
