@@ -13,7 +13,7 @@
 //!   connection: the receiver gets [`ConnectionError::TornMessage`], never half a message, and never the next one's start as its rest.
 //! - Nothing is read ahead: after each message the end can be handed to another process.
 //! - A descriptor's own flags are never touched (it may be shared with other processes); each call says for itself that it doesn't wait, and
-//!   the waiting is [`wait_fds`], as everywhere.
+//!   the waiting is [`wait_fds`](crate::wait::wait_fds), as everywhere.
 //! - Memory for a message is reserved as its bytes arrive, not on the word of its length.
 //! - Methods take `&self`, since a callback that runs while one waits may close the connection, or use it.
 
@@ -21,14 +21,14 @@ mod error;
 pub(crate) mod lane;
 pub(crate) mod packet;
 mod pipe;
+mod port;
 pub(crate) mod socket;
 mod stream;
 
 pub use error::ConnectionError;
 
 use std::cell::{Cell, RefCell};
-use std::io::IoSlice;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::rc::Rc;
 
 use nix::errno::Errno;
@@ -39,11 +39,10 @@ use nix::sys::socket::{
 
 use crate::clock::Deadline;
 use crate::error::{CoreError, Result};
-use crate::patience::look_longer;
 use crate::position::Position;
 use crate::session::{ObjRef, RawHandle};
-use crate::wait::{PollFd, WaitInfo, WaitKind, sleep_until_ready, wait_fds};
 use lane::{Lane, Lanes};
+use port::{Direction, Port};
 
 /// How many descriptors a message may carry (the kernel's SCM_MAX_FD, see unix(7)).
 pub const DESCRIPTOR_LIMIT: usize = 253;
@@ -83,15 +82,6 @@ struct Open {
     socket: OwnedFd,
     lanes: Option<Lanes>,
     watch: socket::Watch,
-}
-
-/// The state of one direction of a connection.
-#[derive(Debug, Default)]
-struct Direction {
-    /// A message is half through.
-    busy: Cell<bool>,
-    /// A message was left half through: what follows would be taken for its rest.
-    broken: Cell<bool>,
 }
 
 impl Connection {
@@ -455,134 +445,6 @@ impl Open {
     /// One of the lanes, if there are any. An end that was inherited by a fork that granted nothing may have lost them.
     fn lane(&self, which: fn(&Lanes) -> Option<Lane>) -> Option<Lane> {
         which(self.lanes.as_ref().filter(|lanes| lanes.exist())?)
-    }
-}
-
-impl Direction {
-    /// Whether a message can begin in this direction; `broken` is the error if none ever will.
-    fn check(&self, broken: ConnectionError) -> Result<()> {
-        if self.broken.get() {
-            return Err(broken.into());
-        }
-        if self.busy.get() {
-            return Err(ConnectionError::Busy.into());
-        }
-        Ok(())
-    }
-}
-
-/// One direction of a connection while a message passes: the blocking operations that the framings are written in.
-struct Port<'a> {
-    connection: &'a Connection,
-    direction: &'a Direction,
-    open: &'a Rc<Open>,
-    position: Position,
-}
-
-impl Port<'_> {
-    fn fd(&self) -> BorrowedFd<'_> {
-        self.open.socket.as_fd()
-    }
-
-    /// Whether every copy of the other end is closed.
-    fn is_hung_up(&self) -> bool {
-        self.open.watch.is_hung_up(self.fd())
-    }
-
-    /// Runs the part of an operation that has to be finished, since its message has begun: if it fails, the direction is broken.
-    fn in_message(&self, rest: impl FnOnce() -> Result<()>) -> Result<()> {
-        // Another message may have begun while this one waited for its first packet to pass: in a callback, whose error was caught.
-        self.direction
-            .check(ConnectionError::TornMessage)
-            .inspect_err(|_| self.direction.broken.set(true))?;
-        self.direction.busy.set(true);
-        let result = rest();
-        self.direction.busy.set(false);
-        if result.is_err() {
-            self.direction.broken.set(true);
-        }
-        result
-    }
-
-    /// Sends `parts`, at least a byte of them, and `fds`; how many bytes have been sent.
-    fn send(&self, parts: &[IoSlice<'_>], fds: &[RawFd]) -> Result<usize> {
-        let call = || socket::send(self.fd(), parts, fds);
-        match self.when_ready(libc::POLLOUT, call)? {
-            Ok(bytes) => Ok(bytes),
-            Err(Errno::EPIPE | Errno::ECONNRESET) => Err(ConnectionError::BrokenPipe.into()),
-            Err(errno) => Err(os("sendmsg", errno)),
-        }
-    }
-
-    /// Receives what there is, at least a byte of it; see [`socket::receive`].
-    fn receive(
-        &self,
-        head: &mut [u8],
-        body: &mut Vec<u8>,
-        room: usize,
-        fds: &mut Vec<OwnedFd>,
-    ) -> Result<socket::Received> {
-        // The kernel says once that the other end was closed with messages unread in it, before it gives what that end had sent.
-        let mut reset_ignored = self.connection.framing == Framing::Stream;
-        let mut call = || match socket::receive(self.fd(), head, body, room, fds) {
-            Err(Errno::ECONNRESET) if !reset_ignored => {
-                reset_ignored = true;
-                Err(Errno::EINTR)
-            }
-            other => other,
-        };
-        self.when_ready(libc::POLLIN, &mut call)?
-            .map_err(|errno| os("recvmsg", errno))
-    }
-
-    /// Makes a system call that doesn't wait, as soon as it can do something; what comes of it. One that was interrupted
-    /// (EINTR) is made again.
-    fn when_ready<T>(
-        &self,
-        events: libc::c_short,
-        mut call: impl FnMut() -> std::result::Result<T, Errno>,
-    ) -> Result<std::result::Result<T, Errno>> {
-        let mut look = || loop {
-            return Ok(match call() {
-                Err(Errno::EAGAIN) => None,
-                Err(Errno::EINTR) => continue,
-                done => Some(done),
-            });
-        };
-        loop {
-            if let Some(done) = look()? {
-                return Ok(done);
-            }
-            if let Some(done) = look_longer(WaitKind::Descriptors, Deadline::NEVER, &mut look)? {
-                return Ok(done);
-            }
-            self.wait_by(sleep_until_ready, events, Deadline::NEVER)?;
-        }
-    }
-
-    /// Waits until the socket has one of `events`, an error or its end; whether it has.
-    fn wait(&self, events: libc::c_short, deadline: Deadline) -> Result<bool> {
-        self.wait_by(wait_fds, events, deadline)
-    }
-
-    fn wait_by(
-        &self,
-        wait: impl FnOnce(&mut [PollFd], WaitInfo, Deadline) -> Result<usize>,
-        events: libc::c_short,
-        deadline: Deadline,
-    ) -> Result<bool> {
-        let fd = self.fd().as_raw_fd();
-        let info = WaitInfo::new(WaitKind::Descriptors, fd as u64, self.position);
-        let mut polled = [PollFd {
-            fd,
-            events,
-            revents: 0,
-        }];
-        let ready = wait(&mut polled, info, deadline)? > 0;
-        if self.connection.closed() {
-            return Err(ConnectionError::Closed.into());
-        }
-        Ok(ready)
     }
 }
 

@@ -19,8 +19,9 @@ use std::os::fd::{BorrowedFd, OwnedFd, RawFd};
 
 use nix::errno::Errno;
 
+use super::port::Port;
 use super::socket::{self, Received};
-use super::{ConnectionError, Port, room_for};
+use super::{ConnectionError, room_for};
 use crate::error::{CoreError, Result};
 
 const SMALL: u8 = 0;

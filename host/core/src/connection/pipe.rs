@@ -3,7 +3,8 @@
 use std::os::fd::OwnedFd;
 
 use super::lane::{Found, Lane, Put};
-use super::{ConnectionError, Port, packet};
+use super::port::Port;
+use super::{ConnectionError, packet};
 use crate::clock::Deadline;
 use crate::error::Result;
 use crate::patience::look_around;

@@ -7,7 +7,8 @@
 use std::io::IoSlice;
 use std::os::fd::{OwnedFd, RawFd};
 
-use super::{ConnectionError, Port, room_for};
+use super::port::Port;
+use super::{ConnectionError, room_for};
 use crate::error::{CoreError, Result};
 
 /// How much of a body is asked for at a time, in bytes: the most that is reserved before anything has arrived.
