@@ -34,7 +34,7 @@ pub(super) fn send(
 
 /// Puts a message into the lane, as soon as there is room; whether the lane takes it.
 fn put(port: &Port<'_>, lane: Lane, payload: &[u8], handles: &[RawHandle]) -> Result<bool> {
-    let mut has_waited = false;
+    let (mut has_waited, mut was_refused) = (false, false);
     loop {
         if port.is_hung_up() {
             return Err(ConnectionError::BrokenPipe.into());
@@ -49,8 +49,14 @@ fn put(port: &Port<'_>, lane: Lane, payload: &[u8], handles: &[RawHandle]) -> Re
                 match packet::gate(port.fd()) {
                     Ok(()) => has_waited = false,
                     Err(Errno::EPIPE) => return Err(ConnectionError::BrokenPipe.into()),
-                    // The socket is full itself.
-                    Err(_) => lane.take_back()?,
+                    Err(errno) => {
+                        lane.take_back()?;
+                        // The socket is full itself; or it is a small one, that no gate fits into.
+                        if errno != Errno::EAGAIN || was_refused {
+                            return Ok(false);
+                        }
+                        was_refused = true;
+                    }
                 }
             }
         }

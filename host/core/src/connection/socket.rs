@@ -144,14 +144,17 @@ pub(crate) struct Watch {
     asked: Cell<u32>,
 }
 
-/// After so many questions an epoll instance pays.
+/// After so many questions an epoll instance pays …
 const OFTEN: u32 = 32;
+/// … if there are fewer descriptors than this. A process that has many needs the others for itself.
+const FEW: RawFd = 256;
 
 impl Watch {
     /// Whether every copy of the other end is closed, so that what is sent would reach nobody (POLLHUP).
     pub(crate) fn is_hung_up(&self, socket: BorrowedFd<'_>) -> bool {
         let asked = self.asked.get();
         if asked >= OFTEN
+            && socket.as_raw_fd() < FEW
             && let Some(epoll) = self.epoll.get_or_init(|| watch(socket).ok())
         {
             let mut events = [EpollEvent::empty()];
