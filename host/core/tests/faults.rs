@@ -52,6 +52,31 @@ fn dismiss(crew: &[SlotId]) {
         .for_each(|c| assert_eq!(finish(*c).code(), -9, "it failed before it was killed"));
 }
 
+/// Kills one of two producers (0 and 1) and two consumers, so many times, and in the end all of them: what each producer was at when it was killed,
+/// by what it had written into `book`, and how many consumers were killed.
+fn kill_two_and_two(
+    seed: u64,
+    kills: u32,
+    book: &Block,
+    hire: impl Fn(usize) -> SlotId,
+) -> ([Vec<u64>; 2], u32) {
+    let mut crew: Vec<SlotId> = (0..4).map(&hire).collect();
+    let mut random = Random(seed);
+    let mut consumers_killed = 2;
+    let mut skipped = [vec![], vec![]];
+    for _ in 0..kills {
+        let victim = kill_one(&mut random, &mut crew, |i| {
+            if i < 2 {
+                skipped[i].push(book.get::<u64>(8 * i).unwrap());
+            }
+            hire(i)
+        });
+        consumers_killed += u32::from(victim >= 2);
+    }
+    dismiss(&crew);
+    (skipped, consumers_killed)
+}
+
 /// What item `n` of producer `p` looks like.
 fn check(payload: &[u8], flags: u32) -> (usize, u64) {
     let head = |at: usize| u64::from_ne_bytes(payload[at..at + 8].try_into().unwrap());
@@ -114,20 +139,7 @@ fn pipes_survive_300_kills() {
                 })
             };
             let hire = |i: usize| if i < 2 { producer(i) } else { consumer() };
-            let mut crew: Vec<SlotId> = (0..4).map(hire).collect();
-            let mut random = Random(3);
-            let mut consumers_killed = 2;
-            let mut skipped = [vec![], vec![]];
-            for _ in 0..300 {
-                let victim = kill_one(&mut random, &mut crew, |i| {
-                    if i < 2 {
-                        skipped[i].push(book.get::<u64>(8 * i).unwrap());
-                    }
-                    hire(i)
-                });
-                consumers_killed += u32::from(victim >= 2);
-            }
-            dismiss(&crew);
+            let (skipped, consumers_killed) = kill_two_and_two(3, 300, &book, hire);
             let mut data = vec![];
             while receiver.poll(Deadline::NOW, P).unwrap() {
                 take(&mut data);
@@ -191,21 +203,7 @@ fn queues_survive_500_kills() {
                 };
                 let consumer = || start("consumer", || while take(long()).is_ok() {});
                 let hire = |i: usize| if i < 2 { producer(i) } else { consumer() };
-                let mut crew: Vec<SlotId> = (0..4).map(hire).collect();
-                let mut random = Random(seed);
-                let mut consumers_killed = 0;
-                let mut skipped = [vec![], vec![]];
-                for _ in 0..kills {
-                    let victim = kill_one(&mut random, &mut crew, |i| {
-                        if i < 2 {
-                            skipped[i].push(book.get::<u64>(8 * i).unwrap());
-                        }
-                        hire(i)
-                    });
-                    consumers_killed += u32::from(victim >= 2);
-                }
-                dismiss(&crew);
-                consumers_killed += 2;
+                let (skipped, consumers_killed) = kill_two_and_two(seed, kills, &book, hire);
                 while take(Deadline::NOW).is_ok() {}
                 assert_eq!(q.qsize().unwrap(), 0);
                 let mut again = 0;
