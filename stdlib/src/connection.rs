@@ -43,8 +43,8 @@ pub struct Connection(Rc<core::Connection>);
 /// [`wait`]: self#wait
 type Descriptor = fn(&Dynamic) -> Result<RawFd>;
 
-/// Says of an object whose descriptor can be read whether it is ready; `None`: it is.
-type Look = fn(&Dynamic) -> Result<Option<bool>>;
+/// Says of an object, whose descriptor can be read or not, whether it is ready; `None`: the descriptor says that.
+type Look = fn(&Dynamic, bool) -> Result<Option<bool>>;
 
 thread_local! {
     static BUFFER: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
@@ -299,7 +299,7 @@ fn state(registry: &mut Registry) {
     with::context::<Connection>(None, "close");
     waitable_by_look::<Connection>(
         |value| Ok(of_type(value).0.fileno()?),
-        |value| Ok(of_type(value).0.look()?),
+        |value, descriptor_ready| Ok(of_type(value).0.look(descriptor_ready)?),
     );
     convert::portable::<Connection>(encode);
     convert::decoder(HandleKind::Connection, decode);
@@ -431,13 +431,13 @@ fn wait(call: &mut Call<'_>) -> Result {
         // What was seen there before can't be seen at the descriptor any more.
         let mut seen = false;
         for (index, look) in &looks {
-            seen |= look(&objects[*index])? == Some(true);
+            seen |= look(&objects[*index], false)? == Some(true);
         }
         let until = if seen { Deadline::NOW } else { deadline };
         wait_fds_or(&mut polled, info, until, &has_message)?;
         for (index, look) in &looks {
             let fd = &mut polled[*index];
-            if let Some(ready) = look(&objects[*index])?
+            if let Some(ready) = look(&objects[*index], fd.revents != 0)?
                 && fd.revents & nix::libc::POLLNVAL == 0
             {
                 fd.revents = if ready { nix::libc::POLLIN } else { 0 };

@@ -154,7 +154,8 @@ fn receivers_that_sleep() {
         step_through_send(&waiter);
         // The same with one who waits for descriptors, as for several.
         let other = Waiter::start(|| {
-            while receiver.look().unwrap() != Some(true) {
+            let mut descriptor_ready = false;
+            while receiver.look(descriptor_ready).unwrap() != Some(true) {
                 let mut polled = [PollFd {
                     fd: receiver.fileno().unwrap(),
                     events: libc::POLLIN,
@@ -163,6 +164,7 @@ fn receivers_that_sleep() {
                 let info = WaitInfo::new(WaitKind::Descriptors, 0, P);
                 let seen = || receiver.has_message();
                 wait_fds_or(&mut polled, info, Deadline::NEVER, &seen).unwrap();
+                descriptor_ready = polled[0].revents != 0;
             }
             receiver.take().unwrap();
         });

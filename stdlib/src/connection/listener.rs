@@ -242,7 +242,7 @@ pub(super) fn register(registry: &mut Registry) {
     // A stranger that says nothing isn't worth a call of accept, which would wait for somebody else.
     waitable_by_look::<Listener>(
         |value| Ok(of(value).acceptor.ready_fd()?),
-        |value| Ok(of(value).acceptor.is_ready()?),
+        |value, _| Ok(of(value).acceptor.is_ready()?),
     );
     registry
         .class::<Listener>("Listener")

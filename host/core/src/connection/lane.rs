@@ -335,6 +335,11 @@ impl Lane {
         shape.sent.load(Relaxed) == shape.received.load(Relaxed)
     }
 
+    /// Whether the next one who puts something into the lane rings.
+    pub(super) fn is_wanted(&self) -> bool {
+        self.shape().wanted.load(SeqCst) != 0
+    }
+
     /// Whether there is a message, as far as is known without a lock.
     pub(crate) fn seems_filled(&self) -> bool {
         self.log().seems_filled()

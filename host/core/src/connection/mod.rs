@@ -393,15 +393,25 @@ impl Connection {
     /// Whether `recv` would return at once, for who waits for the descriptors of several: none if the descriptor itself says so; if
     /// it isn't so, the descriptor can be read as soon as another look is worth it.
     ///
+    /// # Arguments
+    /// - `descriptor_ready`: whether the descriptor can be read now. False if nobody knows: then only what else there is to see is seen,
+    ///   which takes no system call most of the time.
+    ///
     /// # Errors
     /// [`ConnectionError::Closed`].
-    pub fn look(&self) -> Result<Option<bool>> {
+    pub fn look(&self, descriptor_ready: bool) -> Result<Option<bool>> {
         let open = self.open()?;
-        let port = self.receiving_port(&open, Position::NONE);
-        match open.lane(|lanes| lanes.inward) {
-            Some(lane) if self.readable.get() => pipe::is_ready(&port, lane).map(Some),
-            _ => Ok(None),
+        let Some(lane) = open
+            .lane(|lanes| lanes.inward)
+            .filter(|_| self.readable.get())
+        else {
+            return Ok(None);
+        };
+        // In this order: whoever puts something into the lane afterwards rings.
+        if !descriptor_ready && lane.is_wanted() {
+            return Ok(Some(lane.seems_filled()));
         }
+        pipe::is_ready(&self.receiving_port(&open, Position::NONE), lane).map(Some)
     }
 
     /// Whether there is a message that the descriptor needn't tell of, for who sleeps after a [`Connection::look`]: see
