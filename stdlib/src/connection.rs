@@ -124,6 +124,7 @@ impl Connection {
                     "connections and sockets can't travel over a network: they mean something on this machine alone",
                 ));
             }
+            encoder.depart()?;
             let handles = encoder.seal();
             let sent = encoder.borrowed_fds().and_then(|fds| {
                 Ok(self
@@ -345,9 +346,7 @@ fn encode(value: &Dynamic, encoder: &mut Encoder) -> Result<()> {
     let fd = borrow_fd(end.0.fileno()?)?;
     let mut shared = end.0.shared();
     if encoder.is_foreign() {
-        end.0
-            .leave_program()
-            .map_err(|error| raise(Kind::PicklingError, error.to_string()))?;
+        encoder.leaves(end.0.clone());
         shared = None;
     }
     let (object, first) = shared.map_or((None, false), |(object, first)| (Some(object), first));

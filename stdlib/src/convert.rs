@@ -16,6 +16,7 @@ pub use decoder::{Decoder, References};
 use crate::api::native_name;
 use crate::core_error::from_wire;
 use crate::error::{Kind, Result, ScriptError, raise};
+use mphost_core::connection::Connection;
 use mphost_core::session::ObjRef;
 use mphost_core::value::{HandleKind, RawHandle};
 use mphost_core::wire::{CallableHead, ErrorHead, HandleHead, PositionHead, Writer};
@@ -25,6 +26,7 @@ use std::any::TypeId;
 use std::cell::RefCell;
 use std::collections::HashMap;
 use std::os::fd::{BorrowedFd, RawFd};
+use std::rc::Rc;
 
 type EncodeFn = fn(&Dynamic, &mut Encoder) -> Result<()>;
 type DecodeFn = fn(HandleHead, &mut Decoder<'_>) -> Result<Dynamic>;
@@ -147,6 +149,8 @@ pub struct Encoder {
     repeated: bool,
     /// Whether messages may be read by another program.
     foreign: bool,
+    /// Ends of pipes in such a message.
+    leaving: Vec<Rc<Connection>>,
     /// Values that the message only names then: its sender keeps them as long as it may be read.
     pinned: Vec<Dynamic>,
     /// Where we are inside the value, innermost last: filled in only while an error travels outwards.
@@ -169,6 +173,7 @@ impl Encoder {
             kept: Vec::new(),
             repeated: false,
             foreign: false,
+            leaving: Vec::new(),
             pinned: Vec::new(),
             path: Vec::new(),
         }
@@ -180,6 +185,7 @@ impl Encoder {
         self.objects.clear();
         self.kept.clear();
         self.repeated = false;
+        self.leaving.clear();
         self.pinned.clear();
         self.path.clear();
     }
@@ -206,6 +212,23 @@ impl Encoder {
     #[must_use]
     pub fn is_foreign(&self) -> bool {
         self.foreign
+    }
+
+    /// Notes an end of a pipe that is in a message for another program.
+    pub(crate) fn leaves(&mut self, end: Rc<Connection>) {
+        self.leaving.push(end);
+    }
+
+    /// The message is going to be sent: the ends of pipes in it leave their program, if it is for another one.
+    ///
+    /// # Errors
+    /// `PicklingError` where messages lie in one.
+    pub fn depart(&self) -> Result<()> {
+        for end in &self.leaving {
+            end.leave_program()
+                .map_err(|error| raise(Kind::PicklingError, error.to_string()))?;
+        }
+        Ok(())
     }
 
     /// Adds a value that the message only names.

@@ -178,10 +178,12 @@ fn an_end_that_has_left_its_program_is_reached_by_its_descriptor() {
         here.put(b"not received").unwrap();
         let refused = there.leave_program().unwrap_err();
         assert!(matches!(refused, CoreError::Value(_)), "{refused}");
+        assert!(!there.may_lead_elsewhere() && !here.may_lead_elsewhere());
         assert_eq!(there.take().unwrap(), b"not received");
         // A bell may still be there.
         assert!(!there.ready().unwrap());
         there.leave_program().unwrap();
+        assert!(there.may_lead_elsewhere() && here.may_lead_elsewhere());
         let stranger = Connection::from_packet_fd(descriptor(&there), true, true);
         there.close();
         stranger.put(b"by the socket").unwrap();

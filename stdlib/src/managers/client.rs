@@ -501,7 +501,7 @@ impl Channel {
                 "connections and sockets can't travel over a network",
             ));
         }
-        Ok(())
+        encoder.depart()
     }
 }
 

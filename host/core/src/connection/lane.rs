@@ -207,13 +207,12 @@ impl Lanes {
         if !self.exist() {
             return Ok(());
         }
-        if let Some(lane) = self.inward {
-            lane.close()?;
-            if lane.log().seems_filled() {
-                return Err(CoreError::Value(
-                    "there are messages in this end of a pipe that nobody has received: only without them it can go to another program".into(),
-                ));
-            }
+        if let Some(lane) = self.inward
+            && !lane.close_if_empty()?
+        {
+            return Err(CoreError::Value(
+                "there are messages in this end of a pipe that nobody has received: only without them it can go to another program".into(),
+            ));
         }
         self.out.as_ref().map_or(Ok(()), Lane::close)
     }
@@ -249,6 +248,16 @@ impl Lane {
         let _guard = self.log().put.mutex.lock(|| self.repair())?;
         self.shape().closed.store(1, SeqCst);
         Ok(())
+    }
+
+    /// The same, unless messages lie in it; whether it was done.
+    fn close_if_empty(&self) -> Result<bool> {
+        let _guard = self.log().put.mutex.lock(|| self.repair())?;
+        let is_empty = !self.seems_filled();
+        if is_empty {
+            self.shape().closed.store(1, SeqCst);
+        }
+        Ok(is_empty)
     }
 
     fn is_closed(&self) -> bool {

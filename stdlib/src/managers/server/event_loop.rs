@@ -404,8 +404,11 @@ impl<'s> Loop<'s> {
         } else {
             None
         };
-        if let Some(text) = refused {
-            let error = crate::error::raise(crate::error::Kind::PicklingError, text);
+        let allowed = match refused {
+            Some(text) => Err(crate::error::raise(crate::error::Kind::PicklingError, text)),
+            None => self.out.depart(),
+        };
+        if let Err(error) = allowed {
             super::super::objects::write_thrown(&mut self.out, error, self.script);
         }
         let handles = self.out.seal();
