@@ -291,13 +291,12 @@ impl Lane {
         let at = match log.place_within(session, self.index, puts, need, PAGES) {
             Ok(Some(at)) => at,
             Ok(None) => return Ok(Put::Full),
-            Err(CoreError::OutOfMemory) => {
-                self.repair();
-                return Ok(Put::Socket);
-            }
             Err(error) => {
                 self.repair();
-                return Err(error);
+                return match error {
+                    CoreError::OutOfMemory => Ok(Put::Socket),
+                    error => Err(error),
+                };
             }
         };
         let new = Record {

@@ -227,7 +227,7 @@ impl Body {
         need: usize,
     ) -> Result<Place> {
         let tail = self.tail(puts);
-        if let Some(at) = room(session, tail, || self.head_seen(), need)? {
+        if let Some(at) = self.room(session, tail, need)? {
             return Ok(at);
         }
         let previous = tail.map_or(Ok(0), |t| chunk_len(session, t.page))? / PAGE;
@@ -249,11 +249,32 @@ impl Body {
         pages: u32,
     ) -> Result<Option<Place>> {
         let tail = self.tail(puts);
-        let at = room(session, tail, || self.head_seen(), need)?;
+        let at = self.room(session, tail, need)?;
         if at.is_some() || self.gets.count.load(Acquire) < puts {
             return Ok(at);
         }
         self.place_anew(session, owner, tail, need, pages).map(Some)
+    }
+
+    /// Where a record of `need` bytes fits into the chunk at hand, if it does.
+    fn room(&self, session: &Session, tail: Option<Place>, need: usize) -> Result<Option<Place>> {
+        let Some(tail) = tail else { return Ok(None) };
+        let end = chunk_len(session, tail.page)?;
+        let head = self.head_seen().filter(|h| h.page == tail.page);
+        // Behind every record there is room for a jump.
+        let wanted = need + RECORD_HEAD;
+        // Where the log has come round, free is only what lies between.
+        let round = head.is_some_and(|h| h.unit > tail.unit);
+        let limit = head.filter(|_| round).map_or(end, Place::offset);
+        if tail.offset() + wanted <= limit {
+            return Ok(Some(tail));
+        }
+        if head.is_some_and(|h| !round && CHUNK_HEAD + wanted <= h.offset()) {
+            let front = Place::front(tail.page);
+            jump(session, tail, front)?;
+            return Ok(Some(front));
+        }
+        Ok(None)
     }
 
     /// The front of a new chunk for a record of `need` bytes, to which the log goes on from `tail`.
@@ -424,32 +445,6 @@ impl Body {
         }
         pages::free(session, owner, run)
     }
-}
-
-/// Where a record of `need` bytes fits into the chunk at hand.
-fn room(
-    session: &Session,
-    tail: Option<Place>,
-    head_seen: impl FnOnce() -> Option<Place>,
-    need: usize,
-) -> Result<Option<Place>> {
-    let Some(tail) = tail else { return Ok(None) };
-    let end = chunk_len(session, tail.page)?;
-    let head = head_seen().filter(|h| h.page == tail.page);
-    // Behind every record there is room for a jump.
-    let wanted = need + RECORD_HEAD;
-    // Where the log has come round, free is only what lies between.
-    let round = head.is_some_and(|h| h.unit > tail.unit);
-    let limit = head.filter(|_| round).map_or(end, Place::offset);
-    if tail.offset() + wanted <= limit {
-        return Ok(Some(tail));
-    }
-    if head.is_some_and(|h| !round && CHUNK_HEAD + wanted <= h.offset()) {
-        let front = Place::front(tail.page);
-        jump(session, tail, front)?;
-        return Ok(Some(front));
-    }
-    Ok(None)
 }
 
 fn jump(session: &Session, from: Place, to: Place) -> Result<()> {
