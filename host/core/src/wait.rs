@@ -310,15 +310,7 @@ fn sleep_until<T>(
 /// # Errors
 /// `Os` from ppoll(2); what the interrupt hook raises.
 pub fn wait_fds(fds: &mut [PollFd], info: WaitInfo, deadline: Deadline) -> Result<usize> {
-    let mut look = || Ok(Some(ready_now(fds)?).filter(|ready| *ready > 0));
-    // What is ready already costs one system call.
-    if let Some(ready) = look()? {
-        return Ok(ready);
-    }
-    if let Some(ready) = patience::look_longer(info.kind, deadline, &mut look)? {
-        return Ok(ready);
-    }
-    sleep_until_ready(fds, info, deadline)
+    look_and_sleep(fds, info, deadline, None)
 }
 
 /// [`wait_fds`] for a caller who waits for what lies in shared memory, too, for which others let a descriptor become ready. Should they die before they
@@ -332,17 +324,27 @@ pub fn wait_fds_or(
     deadline: Deadline,
     seen: &dyn Fn() -> bool,
 ) -> Result<usize> {
+    look_and_sleep(fds, info, deadline, Some(seen))
+}
+
+fn look_and_sleep(
+    fds: &mut [PollFd],
+    info: WaitInfo,
+    deadline: Deadline,
+    seen: Option<&dyn Fn() -> bool>,
+) -> Result<usize> {
     let mut look = || {
         let ready = ready_now(fds)?;
-        Ok((ready > 0 || seen()).then_some(ready))
+        Ok((ready > 0 || seen.is_some_and(|seen| seen())).then_some(ready))
     };
+    // What is ready already costs one system call.
     if let Some(ready) = look()? {
         return Ok(ready);
     }
     if let Some(ready) = patience::look_longer(info.kind, deadline, &mut look)? {
         return Ok(ready);
     }
-    sleep_until_ready_or(fds, info, deadline, Some(seen))
+    sleep_until_ready_or(fds, info, deadline, seen)
 }
 
 /// [`wait_fds`] for a caller who has looked long enough, and knows that nothing was ready.
