@@ -22,6 +22,8 @@ use mphost_core::{reap, signals};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
 
 /// No place in a script.
@@ -43,12 +45,27 @@ pub fn exit_at_once(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
+/// Whether this process was forked by a test.
+static FORKED: AtomicBool = AtomicBool::new(false);
+
+/// Says how forked processes panic: the harness would keep the message in their copies of its buffer. Once, before any is forked, which would
+/// inherit the hook's lock from a thread that panics at that moment.
+fn prepare_to_fork() {
+    static DONE: Once = Once::new();
+    DONE.call_once(|| {
+        let usual = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if !FORKED.load(Relaxed) {
+                return usual(info);
+            }
+            let text = format!("process {}: {info}\n", std::process::id());
+            let _ = nix::unistd::write(std::io::stderr(), text.as_bytes());
+        }));
+    });
+}
+
 fn run_and_exit(f: impl FnOnce()) -> ! {
-    // The harness would keep the message in this process's copy of its buffer.
-    std::panic::set_hook(Box::new(|info| {
-        let text = format!("process {}: {info}\n", std::process::id());
-        let _ = nix::unistd::write(std::io::stderr(), text.as_bytes());
-    }));
+    FORKED.store(true, Relaxed);
     let code = match catch_unwind(AssertUnwindSafe(f)) {
         Ok(()) => 0,
         Err(_) => 101,
@@ -59,6 +76,7 @@ fn run_and_exit(f: impl FnOnce()) -> ! {
 /// Runs `f` in the main process of a new session.
 #[track_caller]
 pub fn in_session(f: impl FnOnce()) {
+    prepare_to_fork();
     // SAFETY: the child uses nothing that another thread may hold, but the allocator, which the
     // C library makes usable in a forked child.
     match unsafe { fork() }.unwrap() {
