@@ -115,6 +115,10 @@ fn raw_packets(packets: &[Vec<u8>]) -> Connection {
     reader
 }
 
+fn beside(number: u64, length: u32) -> Vec<u8> {
+    [&[6][..], &number.to_le_bytes(), &length.to_le_bytes()].concat()
+}
+
 fn first(length: u64) -> Vec<u8> {
     [&[1][..], &length.to_le_bytes()].concat()
 }
@@ -142,6 +146,22 @@ fn packets_that_make_no_message_are_refused() {
                 vec![first(u64::MAX), vec![2, 7]],
                 ConnectionError::TornMessage,
             ),
+            // Pieces beside the socket, of which there are none.
+            (
+                vec![first(100_000), beside(0, 70_000)],
+                ConnectionError::Malformed,
+            ),
+            (vec![first(100), beside(0, 0)], ConnectionError::Malformed),
+            (vec![first(100), beside(0, 101)], ConnectionError::Malformed),
+            (
+                vec![first(u64::MAX), beside(u64::MAX, u32::MAX)],
+                ConnectionError::Malformed,
+            ),
+            (
+                vec![first(100), beside(0, 70)[..12].to_vec()],
+                ConnectionError::Malformed,
+            ),
+            (vec![beside(0, 70)], ConnectionError::Malformed),
             (vec![], ConnectionError::EndOfFile),
         ];
         for (packets, expected) in cases {
@@ -244,7 +264,7 @@ fn property<S: Strategy>(
 #[test]
 fn arbitrary_packets_do_no_harm() {
     let body = prop::collection::vec(0u8..9, 0..12);
-    property(prop::collection::vec((0u8..5, body), 0..12), |packets| {
+    property(prop::collection::vec((0u8..7, body), 0..12), |packets| {
         let before = open_descriptors();
         {
             let packets: Vec<Vec<u8>> = packets

@@ -9,7 +9,7 @@ use mphost_core::CoreError;
 use mphost_core::barrier::Barrier;
 use mphost_core::clock::Deadline;
 use mphost_core::condition::{AnyLock, Condition};
-use mphost_core::connection::Connection;
+use mphost_core::connection::{Connection, ConnectionError};
 use mphost_core::permit::{BoundedSemaphore, Lock, RLock};
 use mphost_core::queue::Queue;
 use mphost_core::session::{ObjectKind, session};
@@ -161,6 +161,64 @@ fn pipes_survive_300_kills() {
             );
             assert!(total > 1000, "hardly anything happened: {total}");
         }
+        assert_eq!(session().usage().unwrap(), before);
+    });
+}
+
+#[test]
+fn long_messages_survive_150_kills() {
+    in_session(|| {
+        let before = session().usage().unwrap();
+        let mut random = Random(11);
+        let message = |n: usize| vec![n as u8; 2_500_000 + 300_000 * (n % 7)];
+        let (mut whole, mut torn) = (0, 0);
+        for round in 0..150 {
+            let (receiver, sender) = Connection::pipe(false, P).unwrap();
+            let (begun, told) = Connection::pipe(false, P).unwrap();
+            let (receiver, sender, told) = (&receiver, &sender, &told);
+            let send = start("sender", move || {
+                receiver.close();
+                for n in 0.. {
+                    if let Err(failure) = sender.send(&message(n), &[], P) {
+                        assert_eq!(failure, CoreError::Connection(ConnectionError::BrokenPipe));
+                        break;
+                    }
+                }
+            });
+            let receive = start("receiver", move || {
+                sender.close();
+                let mut data = vec![];
+                for n in 0.. {
+                    match receiver.recv(&mut data, None, P) {
+                        Ok(_) => {
+                            assert!(data == message(n), "message {n}");
+                            told.send(&[], &[], P).unwrap();
+                        }
+                        Err(CoreError::Connection(ConnectionError::EndOfFile)) => exit_at_once(1),
+                        Err(CoreError::Connection(ConnectionError::TornMessage)) => exit_at_once(2),
+                        Err(other) => panic!("{other}"),
+                    }
+                }
+            });
+            receiver.close();
+            sender.close();
+            begun.recv(&mut vec![], None, P).unwrap();
+            wait::sleep(Duration::from_micros(random.below(8000)), P).unwrap();
+            let (victim, survivor) = match round % 3 {
+                0 => (receive, send),
+                _ => (send, receive),
+            };
+            kill(victim);
+            assert_eq!(finish(victim).code(), -9, "it failed before it was killed");
+            match (round % 3, finish(survivor).code()) {
+                (0, 0) => {}
+                (0, other) => panic!("the sender ended with {other}"),
+                (_, 1) => whole += 1,
+                (_, 2) => torn += 1,
+                (_, other) => panic!("the receiver ended with {other}"),
+            }
+        }
+        assert!(torn > 10, "{whole} whole, {torn} torn");
         assert_eq!(session().usage().unwrap(), before);
     });
 }

@@ -11,10 +11,14 @@ use mphost_core::connection::{Connection, ConnectionError};
 use mphost_core::permit::Lock;
 use mphost_core::session::session;
 use mphost_core::wait::{PollFd, WaitInfo, WaitKind, wait_fds_or};
+use nix::sys::socket::MsgFlags;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 /// Lengths of messages for lanes, for more room than a lane has at first, and for the socket.
 const LENGTHS: [usize; 8] = [0, 1, 100, 4000, 70_000, 600_000, 2_000_000, 3_000_000];
+
+/// Longer than what has room in a lane, in a ring and in a socket.
+const LONG: usize = 3_000_000;
 
 fn descriptor(end: &Connection) -> OwnedFd {
     // SAFETY: the connection keeps it open meanwhile.
@@ -200,6 +204,82 @@ fn an_end_that_has_left_its_program_is_reached_by_its_descriptor() {
     });
 }
 
+/// The next packet as it comes, without its descriptors.
+fn packet(end: &Connection) -> Vec<u8> {
+    let mut bytes = vec![0; 70_000];
+    let fd = end.fileno().unwrap();
+    let length = nix::sys::socket::recv(fd, &mut bytes, MsgFlags::empty()).unwrap();
+    bytes.truncate(length);
+    bytes
+}
+
+#[test]
+fn long_messages_lie_beside_the_socket() {
+    in_session(|| {
+        let (receiver, sender) = Connection::pipe(false, P).unwrap();
+        let child = Child::run(|| {
+            receiver.close();
+            let failure = sender.put(&pattern(LONG)).unwrap_err();
+            assert_eq!(failure, error(ConnectionError::BrokenPipe));
+        });
+        sender.close();
+        let length = (LONG as u64).to_le_bytes();
+        assert_eq!(packet(&receiver), [&[1], length.as_slice()].concat());
+        for number in 0..4_u8 {
+            // Which piece it is, and its length: 256 KiB.
+            let place = [6, number, 0, 0, 0, 0, 0, 0, 0, 0, 0, 4, 0];
+            assert_eq!(packet(&receiver), place);
+        }
+        // There is no room for the fifth until one of them has been taken.
+        let fragment = packet(&receiver);
+        assert_eq!(fragment.len(), 1 + (64 << 10));
+        assert!(fragment[1..] == pattern(LONG)[1 << 20..][..64 << 10]);
+        receiver.close();
+        child.finish();
+    });
+}
+
+#[test]
+fn an_end_with_pieces_beside_its_socket_stays_in_its_program() {
+    in_session(|| {
+        let (receiver, sender) = Connection::pipe(false, P).unwrap();
+        let child = Child::run(|| sender.put(&pattern(LONG)).unwrap());
+        until_waiting(child.0);
+        let refused = receiver.leave_program().unwrap_err();
+        assert!(matches!(refused, CoreError::Value(_)), "{refused}");
+        assert!(receiver.take().unwrap() == pattern(LONG));
+        child.finish();
+        receiver.leave_program().unwrap();
+        // Now there is the socket alone.
+        let child = Child::run(|| sender.put(&pattern(LONG)).unwrap());
+        assert_eq!(packet(&receiver)[0], 1);
+        assert_eq!(packet(&receiver).len(), 1 + (64 << 10));
+        child.kill();
+    });
+}
+
+#[test]
+fn long_messages_of_one_after_the_other_arrive() {
+    in_session(|| {
+        let before = session().usage().unwrap();
+        let (receiver, sender) = Connection::pipe(false, P).unwrap();
+        for n in 0..12 {
+            let length = LONG + n;
+            let child = Child::run(|| {
+                sender.put(&pattern(length)).unwrap();
+                if n % 2 == 0 {
+                    nix::sys::signal::raise(nix::sys::signal::SIGKILL).unwrap();
+                }
+            });
+            assert!(receiver.take().unwrap() == pattern(length));
+            let code = finish(child.0).code();
+            assert_eq!(code, if n % 2 == 0 { -9 } else { 0 });
+        }
+        drop((receiver, sender));
+        assert_eq!(session().usage().unwrap(), before);
+    });
+}
+
 #[test]
 fn many_pipes_leave_nothing() {
     in_session(|| {
@@ -223,7 +303,8 @@ fn what_an_unread_message_refers_to_goes_with_its_pipe() {
         let lock = Lock::create(P).unwrap();
         for end in [&here, &there] {
             for _ in 0..2 {
-                end.send_with(b"", &[lock.obj().export()], &[], P).unwrap();
+                end.send_with(&Default::default(), &[lock.obj().export()], &[], P)
+                    .unwrap();
             }
         }
         let handle = lock.obj().handle();

@@ -18,8 +18,8 @@ use std::time::Duration;
 /// A message that fits into a lane's room, and one that the room has to grow for.
 const SIZES: [usize; 2] = [10, 40_000];
 /// So many of [`PART`] bytes that a lane has no room for 2,500 more.
-const MANY: usize = 13;
-const PART: usize = 20_000;
+const MANY: usize = 17;
+const PART: usize = 15_390;
 
 /// What is there to be received.
 fn received(end: &Connection) -> Vec<Vec<u8>> {

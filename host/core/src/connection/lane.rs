@@ -21,6 +21,8 @@
 //! reached by the socket alone.
 
 use super::packet::{self, BELL, GATE};
+use super::payload::Payload;
+use super::ring::{Claim, Ring};
 use super::{os, socket};
 use crate::error::{CoreError, Result};
 use crate::position::Position;
@@ -34,8 +36,11 @@ use std::os::fd::BorrowedFd;
 
 /// The longest message of a lane, in bytes: four of them are room enough for both sides to work at once.
 const LARGEST: usize = 2 << 20;
-/// A lane's room, in pages, unless its messages need more: what a socket has, about.
+/// A lane's room, in pages, unless its messages need more: what a socket has, about …
 const PAGES: u32 = 64;
+/// … and for messages of more than this many bytes, so that a dozen of them fit.
+const MANY: usize = 16 << 10;
+const MANY_PAGES: u32 = 256;
 
 #[repr(C, align(64))]
 struct Shape {
@@ -51,6 +56,8 @@ struct Shape {
     received: AtomicU64,
     /// The pipe's other lane, with a reference that is this object's; 0 for none.
     other: AtomicU64,
+    /// For the bytes of messages that take the socket.
+    ring: Ring,
 }
 // SAFETY: repr(C), atomics and robust mutexes.
 unsafe impl Shared for Shape {}
@@ -250,10 +257,10 @@ impl Lane {
         Ok(())
     }
 
-    /// The same, unless messages lie in it; whether it was done.
+    /// The same, unless messages lie in it or in its ring; whether it was done.
     fn close_if_empty(&self) -> Result<bool> {
         let _guard = self.log().put.mutex.lock(|| self.repair())?;
-        let is_empty = !self.seems_filled();
+        let is_empty = !self.seems_filled() && self.shape().ring.is_idle();
         if is_empty {
             self.shape().closed.store(1, SeqCst);
         }
@@ -269,7 +276,7 @@ impl Lane {
     pub(crate) fn put(
         &self,
         side: &impl Side,
-        payload: &[u8],
+        payload: &Payload<'_>,
         handles: &[RawHandle],
     ) -> Result<Put> {
         let session = session();
@@ -288,7 +295,8 @@ impl Lane {
             return Ok(Put::Behind);
         }
         let puts = log.puts.count.load(Relaxed);
-        let at = match log.place_within(session, self.index, puts, need, PAGES) {
+        let pages = if need > MANY { MANY_PAGES } else { PAGES };
+        let at = match log.place_within(session, self.index, puts, need, pages) {
             Ok(Some(at)) => at,
             Ok(None) => return Ok(Put::Full),
             Err(error) => {
@@ -305,9 +313,7 @@ impl Lane {
             key: None,
             flags: 0,
         };
-        log.put_record(session, at, need, &new, &mut |room| {
-            room.copy_from_slice(payload)
-        })?;
+        log.put_record(session, at, need, &new, &mut |room| payload.copy_to(room))?;
         drop(guard);
         let wish = shape.wanted.load(SeqCst);
         if wish != 0 {
@@ -335,6 +341,21 @@ impl Lane {
     /// A message that was announced has arrived.
     pub(super) fn arrived(&self) {
         self.shape().received.fetch_add(1, Release);
+    }
+
+    /// The lane's ring, for the pieces of a message that takes the socket; none where another process has it, or the socket alone will do.
+    pub(super) fn ring(&self) -> Result<Option<Claim>> {
+        let shape = self.shape();
+        let _guard = shape.log.put.mutex.lock(|| self.repair())?;
+        if shape.closed.load(Relaxed) != 0 {
+            return Ok(None);
+        }
+        shape.ring.claim(session(), self.index)
+    }
+
+    /// Takes a piece out of the ring; false if that can't be.
+    pub(super) fn take_piece(&self, number: u64, length: usize, into: &mut Vec<u8>) -> bool {
+        self.shape().ring.take(session(), number, length, into)
     }
 
     /// Whether the next message will be in the lane, as far as is known: none is on its way through the socket.

@@ -20,12 +20,15 @@
 mod error;
 pub(crate) mod lane;
 pub(crate) mod packet;
+mod payload;
 mod pipe;
 mod port;
+mod ring;
 pub(crate) mod socket;
 mod stream;
 
 pub use error::ConnectionError;
+pub use payload::Payload;
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -287,17 +290,17 @@ impl Connection {
     /// [`ConnectionError`]: `Closed`, `ReadOnly`, `BrokenPipe`, `TooManyDescriptors`, `NoDescriptors`, `Busy`; what the interrupt hook
     /// raises; [`CoreError::Os`]. An error after the start of a message that is longer than a packet closes this direction for good.
     pub fn send(&self, payload: &[u8], fds: &[BorrowedFd<'_>], position: Position) -> Result<()> {
-        self.send_with(payload, &[], fds, position)
+        self.send_with(&payload.into(), &[], fds, position)
     }
 
-    /// [`Connection::send`] for a message that has references to `handles` ([`ObjRef::export`]): whoever receives it
+    /// [`Connection::send`] for a message of two parts, and with references to `handles` ([`ObjRef::export`]): whoever receives it
     /// [adopts](crate::session::Session::adopt) them. On an error they stay the caller's.
     ///
     /// # Errors
     /// As [`Connection::send`].
     pub fn send_with(
         &self,
-        payload: &[u8],
+        payload: &Payload<'_>,
         handles: &[RawHandle],
         fds: &[BorrowedFd<'_>],
         position: Position,
@@ -323,7 +326,7 @@ impl Connection {
         let lane = open.lane(|lanes| lanes.out);
         let result = match (self.framing, lane) {
             (Framing::Packet, Some(lane)) => pipe::send(&port, lane, payload, handles, &fds),
-            (Framing::Packet, None) => packet::send(&port, payload, &fds),
+            (Framing::Packet, None) => packet::send(&port, payload, &fds, None),
             (Framing::Stream, _) => stream::send(&port, payload, &fds),
         };
         if self.sending.broken.get() {

@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use super::lane::{Found, Lane, Put};
+use super::payload::Payload;
 use super::port::Port;
 use super::{ConnectionError, packet};
 use crate::clock::Deadline;
@@ -17,7 +18,7 @@ use std::os::fd::RawFd;
 pub(super) fn send(
     port: &Port<'_>,
     lane: Lane,
-    payload: &[u8],
+    payload: &Payload<'_>,
     handles: &[RawHandle],
     fds: &[RawFd],
 ) -> Result<()> {
@@ -25,7 +26,7 @@ pub(super) fn send(
         return Ok(());
     }
     lane.announce()?;
-    let sent = packet::send(port, payload, fds);
+    let sent = packet::send(port, payload, fds, Some(lane));
     if sent.is_err() && !port.direction.broken.get() {
         lane.take_back()?;
     }
@@ -33,13 +34,20 @@ pub(super) fn send(
 }
 
 /// Puts a message into the lane, as soon as there is room; whether the lane takes it.
-fn put(port: &Port<'_>, lane: Lane, payload: &[u8], handles: &[RawHandle]) -> Result<bool> {
+fn put(port: &Port<'_>, lane: Lane, payload: &Payload<'_>, handles: &[RawHandle]) -> Result<bool> {
     let (mut has_waited, mut was_refused) = (false, false);
     loop {
         if port.is_hung_up() {
             return Err(ConnectionError::BrokenPipe.into());
         }
-        match lane.put(&port.fd(), payload, handles)? {
+        let put = || lane.put(&port.fd(), payload, handles);
+        let mut outcome = put()?;
+        if outcome == Put::Full {
+            // A gate costs more than the receiver takes for a few messages.
+            let look = || Ok(Some(put()?).filter(|outcome| *outcome != Put::Full));
+            outcome = look_around(WaitKind::Descriptors, Deadline::NEVER, look)?.unwrap_or(outcome);
+        }
+        match outcome {
             Put::Done => return Ok(true),
             Put::Socket => return Ok(false),
             Put::Behind if has_waited => return Ok(false),
@@ -100,7 +108,7 @@ pub(super) fn receive(
         match lane.look(&port.fd(), || packet::try_receive_first(port, into))? {
             Found::InLane => {}
             Found::Packet(first) => {
-                return packet::finish(port, first, into, maxlength, || lane.arrived());
+                return packet::finish(port, first, into, maxlength, Some(lane));
             }
             Found::Nothing => {
                 sleep(port, lane, Deadline::NEVER)?;

@@ -4,9 +4,9 @@
 //! then 8 bytes where it needs more; then the message. The length is read alone, and of the body no byte more than it has, so nothing is
 //! ever read ahead. Over the local domain descriptors come with the length's first byte.
 
-use std::io::IoSlice;
 use std::os::fd::{OwnedFd, RawFd};
 
+use super::payload::Payload;
 use super::port::Port;
 use super::{ConnectionError, room_for};
 use crate::error::{CoreError, Result};
@@ -18,7 +18,7 @@ const PIECE: usize = 256 << 10;
 const SHORT_LIMIT: usize = i32::MAX as usize;
 
 /// Sends one message.
-pub(super) fn send(port: &Port<'_>, payload: &[u8], fds: &[RawFd]) -> Result<()> {
+pub(super) fn send(port: &Port<'_>, payload: &Payload<'_>, fds: &[RawFd]) -> Result<()> {
     let mut header = [0xff; 12];
     let header: &[u8] = if payload.len() <= SHORT_LIMIT {
         header[..4].copy_from_slice(&(payload.len() as u32).to_be_bytes());
@@ -28,16 +28,16 @@ pub(super) fn send(port: &Port<'_>, payload: &[u8], fds: &[RawFd]) -> Result<()>
         &header
     };
     // Until something has been sent, nothing is broken.
-    let mut sent = port.send(&[IoSlice::new(header), IoSlice::new(payload)], fds)?;
+    let mut sent = port.send(&payload.behind(header), fds)?;
     let total = header.len() + payload.len();
     if sent == total {
         return Ok(());
     }
     port.in_message(|| {
         while sent < total {
-            let header = header.get(sent..).unwrap_or_default();
-            let body = &payload[(sent + header.len()).saturating_sub(total - payload.len())..];
-            sent += port.send(&[IoSlice::new(header), IoSlice::new(body)], &[])?;
+            let left = header.get(sent..).unwrap_or_default();
+            let (_, rest) = payload.split(sent.saturating_sub(header.len()));
+            sent += port.send(&rest.behind(left), &[])?;
         }
         Ok(())
     })

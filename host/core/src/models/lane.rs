@@ -54,7 +54,12 @@ impl Way {
             is_careless: Cell::default(),
         };
         // The first message makes room for all others.
-        assert_eq!(way.lane().put(&Silent, &[0], &[]).unwrap(), Put::Done);
+        assert_eq!(
+            way.lane()
+                .put(&Silent, &[0].as_slice().into(), &[])
+                .unwrap(),
+            Put::Done
+        );
         assert_eq!(way.lane().take(|_| ()).unwrap(), Some(()));
         Rc::new(way)
     }
@@ -64,7 +69,9 @@ impl Way {
     }
 
     fn send(&self, message: u8) {
-        let put = self.lane().put(&self.socket, &[message], &[]);
+        let put = self
+            .lane()
+            .put(&self.socket, &[message].as_slice().into(), &[]);
         assert_eq!(put.unwrap(), Put::Done);
     }
 

@@ -239,7 +239,7 @@ impl Body {
     }
 
     /// The same for a log that shall have one chunk, of `pages` pages or more if items are large: `None` if there is no room in it before
-    /// something is taken.
+    /// something is taken. A smaller chunk is left as soon as it is empty.
     pub(crate) fn place_within(
         &self,
         session: &Session,
@@ -249,9 +249,16 @@ impl Body {
         pages: u32,
     ) -> Result<Option<Place>> {
         let tail = self.tail(puts);
-        let at = self.room(session, tail, need)?;
-        if at.is_some() || self.gets.count.load(Acquire) < puts {
-            return Ok(at);
+        let is_empty = self.gets.count.load(Acquire) >= puts;
+        let is_small = match tail {
+            Some(tail) if is_empty => chunk_len(session, tail.page)? < pages as usize * PAGE,
+            _ => is_empty,
+        };
+        if !is_small {
+            let at = self.room(session, tail, need)?;
+            if at.is_some() || !is_empty {
+                return Ok(at);
+            }
         }
         self.place_anew(session, owner, tail, need, pages).map(Some)
     }

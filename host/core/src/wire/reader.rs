@@ -69,6 +69,15 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// How many bytes the blob has that is all of `message`, at its end; none if it is anything else.
+    #[must_use]
+    pub fn lone_blob(message: &'a [u8]) -> Option<usize> {
+        let mut reader = Self::new(message).ok()?;
+        let is_blob = reader.byte().ok()? == tag::BLOB;
+        let length = is_blob.then(|| reader.bytes())?.ok()?.len();
+        reader.rest.is_empty().then_some(length)
+    }
+
     /// How many bytes of the message are left.
     #[must_use]
     pub fn remaining(&self) -> usize {
@@ -390,5 +399,27 @@ impl<'a> Reader<'a> {
             small if u64::from(small) <= tag::ONE_BYTE_MAX => small.into(),
             unknown => return Err(WireError::UnknownTag(unknown)),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Writer;
+    use super::Reader;
+
+    #[test]
+    fn a_lone_blob_is_told_from_anything_else() {
+        let mut writer = Writer::new();
+        writer.blob(&[7; 300]);
+        assert_eq!(Reader::lone_blob(writer.as_bytes()), Some(300));
+        assert!(writer.as_bytes().ends_with(&[7; 300]));
+        for length in 0..writer.as_bytes().len() {
+            assert_eq!(Reader::lone_blob(&writer.as_bytes()[..length]), None);
+        }
+        writer.unit();
+        assert_eq!(Reader::lone_blob(writer.as_bytes()), None);
+        writer.clear();
+        writer.str("text");
+        assert_eq!(Reader::lone_blob(writer.as_bytes()), None);
     }
 }
