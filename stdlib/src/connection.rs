@@ -107,6 +107,11 @@ impl Connection {
             // The core's own error says why; the value isn't looked at.
             return Ok(self.0.send(&[], &[], position)?);
         }
+        if let Some(blob) = message::large(value) {
+            return message::with_large(&blob, |message| {
+                Ok(self.0.send_with(message, &[], &[], position)?)
+            });
+        }
         message::with_encoder(|encoder| {
             let foreign = self.0.may_lead_elsewhere();
             encoder.set_foreign(foreign);
@@ -129,7 +134,7 @@ impl Connection {
             let sent = encoder.borrowed_fds().and_then(|fds| {
                 Ok(self
                     .0
-                    .send_with(encoder.bytes(), &handles, &fds, position)?)
+                    .send_with(&encoder.bytes().into(), &handles, &fds, position)?)
             });
             if sent.is_err() {
                 handles
@@ -142,17 +147,18 @@ impl Connection {
 
     fn recv(&self, position: Position) -> Result {
         let mut buffer = BUFFER.take();
-        let result = self
-            .0
-            .recv(&mut buffer, None, position)
-            .map_err(Into::into)
-            .and_then(|fds| {
-                let references = match self.0.may_lead_elsewhere() {
-                    false => References::Adopt,
-                    true => References::Foreign,
-                };
-                Decoder::new(&buffer, fds, references)?.only_value()
-            });
+        let received = self.0.recv(&mut buffer, None, position);
+        let buffer = match message::into_large(buffer) {
+            Ok(blob) => return Ok(Dynamic::from_blob(blob)),
+            Err(buffer) => buffer,
+        };
+        let result = received.map_err(Into::into).and_then(|fds| {
+            let references = match self.0.may_lead_elsewhere() {
+                false => References::Adopt,
+                true => References::Foreign,
+            };
+            Decoder::new(&buffer, fds, references)?.only_value()
+        });
         if buffer.capacity() <= KEPT {
             BUFFER.set(buffer);
         }

@@ -9,9 +9,11 @@
 use crate::convert::{Decoder, Encoder, References};
 use crate::error::Result;
 use mphost_core::clock::Deadline;
+use mphost_core::connection::Payload;
 use mphost_core::position::Position;
 use mphost_core::queue::{Item, Queue};
 use mphost_core::session::session;
+use mphost_core::wire::Reader;
 use rhai::{Blob, Dynamic};
 use std::cell::Cell;
 use std::ops::Deref;
@@ -46,7 +48,12 @@ pub fn put(
     position: Position,
 ) -> Result<()> {
     if let Some(blob) = large(value) {
-        return put_blob(queue, &blob, deadline, position);
+        return with_large(&blob, |message| {
+            let put = queue.put_with(message.len(), &[], 0, deadline, position, |room| {
+                message.copy_to(room)
+            });
+            Ok(put?)
+        });
     }
     with_encoder(|encoder| {
         encoder.value_at(root, value)?;
@@ -68,25 +75,30 @@ pub fn put(
 }
 
 /// The value as a large blob, if it is one and nobody else can change it while this process waits for room.
-fn large(value: &Dynamic) -> Option<impl Deref<Target = Blob> + '_> {
+pub(crate) fn large(value: &Dynamic) -> Option<impl Deref<Target = Blob> + '_> {
     if !value.is_blob() || value.is_shared() {
         return None;
     }
     value.read_lock::<Blob>().filter(|blob| blob.len() >= LARGE)
 }
 
-fn put_blob(queue: &Queue, blob: &Blob, deadline: Deadline, position: Position) -> Result<()> {
+/// Runs `work` with the message that is a large blob, which isn't copied for it.
+pub(crate) fn with_large<R>(blob: &Blob, work: impl FnOnce(&Payload<'_>) -> R) -> R {
     with_encoder(|encoder| {
         encoder.writer().blob_head(blob.len());
-        let head = encoder.bytes();
-        let whole = head.len() + blob.len();
-        queue.put_with(whole, &[], 0, deadline, position, |room| {
-            let (front, rest) = room.split_at_mut(head.len());
-            front.copy_from_slice(head);
-            rest.copy_from_slice(blob);
-        })
-    })?;
-    Ok(())
+        work(&Payload::new(encoder.bytes(), blob))
+    })
+}
+
+/// The blob that is all of a message, if it is a large one: in the message's memory. The message otherwise.
+pub(crate) fn into_large(mut message: Vec<u8>) -> std::result::Result<Blob, Vec<u8>> {
+    match Reader::lone_blob(&message) {
+        Some(length) if length >= LARGE && message.capacity() / 2 <= length => {
+            message.drain(..message.len() - length);
+            Ok(message)
+        }
+        _ => Err(message),
+    }
 }
 
 /// Takes one value.
