@@ -311,6 +311,22 @@ impl Encoder {
         self.value(value).map_err(|error| self.explain(root, error))
     }
 
+    /// [`Encoder::value_at`] for an array.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn array_at(&mut self, root: &str, array: &[Dynamic]) -> Result<()> {
+        self.array(array).map_err(|error| self.explain(root, error))
+    }
+
+    /// [`Encoder::value_at`] for a map.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn map_at(&mut self, root: &str, map: &Map) -> Result<()> {
+        self.map(map).map_err(|error| self.explain(root, error))
+    }
+
     /// The error of [`Encoder::value`] with the path to what can't travel; `root` is how the value is called.
     pub fn explain(&mut self, root: &str, error: crate::error::Error) -> crate::error::Error {
         let mut path = root.to_owned();
@@ -342,16 +358,7 @@ impl Encoder {
         } else if let Ok(truth) = value.as_bool() {
             self.writer.bool(truth);
         } else if let Some(array) = value.read_lock::<Array>() {
-            self.writer
-                .begin_array(array.len())
-                .map_err(|e| from_wire(&e))?;
-            for (index, item) in array.iter().enumerate() {
-                if let Err(error) = self.value(item) {
-                    self.path.push(format!("[{index}]"));
-                    return Err(error);
-                }
-            }
-            self.writer.end();
+            self.array(&array)?;
         } else if let Some(map) = value.read_lock::<Map>() {
             self.map(&map)?;
         } else if let Some(blob) = value.read_lock::<Blob>() {
@@ -380,6 +387,20 @@ impl Encoder {
                 }
             }
         }
+        Ok(())
+    }
+
+    fn array(&mut self, array: &[Dynamic]) -> Result<()> {
+        self.writer
+            .begin_array(array.len())
+            .map_err(|e| from_wire(&e))?;
+        for (index, item) in array.iter().enumerate() {
+            if let Err(error) = self.value(item) {
+                self.path.push(format!("[{index}]"));
+                return Err(error);
+            }
+        }
+        self.writer.end();
         Ok(())
     }
 

@@ -73,7 +73,7 @@ fn run_child(entry: mphost_core::process::Entry) -> i32 {
         let _ = crate::output::write_stderr(&format!("mphost: {error}\n"));
         return 1;
     }
-    child::run_executed(&entry.bootstrap, entry.fds)
+    child::run_executed(entry.bootstrap, entry.fds)
 }
 
 fn serve(program: &[u8]) -> i32 {
@@ -83,7 +83,7 @@ fn serve(program: &[u8]) -> i32 {
         runtime::ignore_interrupts(true);
         mphost_core::process::serve(&mut |bootstrap, fds| {
             runtime::ignore_interrupts(false);
-            child::run_served(&bootstrap, fds)
+            child::run_served(bootstrap, fds)
         })
         .map_err(|error| error.to_string())
     });

@@ -5,6 +5,7 @@
 //! and evaluates a prologue instead of its top level: the imports, the constants with the values that travelled, and those constants whose
 //! value couldn't travel. So nothing is printed or made twice.
 
+use super::in_memory::InMemory;
 use super::{Process, anew, ending};
 use crate::convert::{Decoder, Encoder, References};
 use crate::core_error::from_wire;
@@ -19,6 +20,7 @@ use rhai::{
 };
 use serde::{Deserialize, Serialize};
 use std::cell::{Cell, RefCell};
+use std::ops::Range;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
@@ -124,26 +126,30 @@ pub(super) fn write_constants(encoder: &mut Encoder, ctx: &NativeCallContext<'_>
     Ok(())
 }
 
-/// Puts the messages of a bootstrap into one: the program with its length, which is 0 where the child has it already, then how long the
-/// task's is and how many descriptors are its own, the task, the constants.
-pub(super) fn join_messages(
-    program: Option<&[u8]>,
-    task: &Encoder,
-    constants: &Encoder,
-) -> Vec<u8> {
-    let (task_bytes, constant_bytes) = (task.bytes(), constants.bytes());
-    let mut message = Vec::with_capacity(PREFIX + task_bytes.len() + constant_bytes.len());
-    let program = program.unwrap_or_default();
-    message.extend((program.len() as u64).to_le_bytes());
-    message.extend(program);
-    message.extend((task_bytes.len() as u64).to_le_bytes());
-    message.extend((task.fds().len() as u64).to_le_bytes());
-    message.extend(task_bytes);
-    message.extend(constant_bytes);
-    message
+/// What stands in a bootstrap before its program, how long that is (0 where the child has it already), and before its task: how long that is and
+/// how many descriptors are its own.
+pub(super) fn prefix(program: &[u8], task: &Encoder) -> [u8; PROGRAM_PREFIX + TASK_PREFIX] {
+    let numbers = [program.len(), task.bytes().len(), task.fds().len()];
+    let mut bytes = [0; PROGRAM_PREFIX + TASK_PREFIX];
+    for (room, number) in bytes.chunks_exact_mut(8).zip(numbers) {
+        room.copy_from_slice(&(number as u64).to_le_bytes());
+    }
+    bytes
 }
 
-const PREFIX: usize = 24;
+/// The parts of a bootstrap, in their order: the program, the task, the constants. A message of many mebibytes isn't copied for it.
+pub(super) fn parts<'a>(
+    prefix: &'a [u8; PROGRAM_PREFIX + TASK_PREFIX],
+    program: &'a [u8],
+    task: &'a Encoder,
+    constants: &'a Encoder,
+) -> [&'a [u8]; 5] {
+    let (first, second) = prefix.split_at(PROGRAM_PREFIX);
+    [first, program, second, task.bytes(), constants.bytes()]
+}
+
+const PROGRAM_PREFIX: usize = 8;
+const TASK_PREFIX: usize = 16;
 
 /// The program's message in a bootstrap, which may be empty, and the rest of it.
 pub(crate) fn split_program(bootstrap: &[u8]) -> Option<(&[u8], &[u8])> {
@@ -193,11 +199,20 @@ fn read_task(decoder: &mut Decoder<'_>) -> Result<Task> {
 }
 
 /// A forked child: everything is in memory, only the task is read.
-pub(super) fn run_copy(bootstrap: &[u8], fds: Vec<OwnedFd>, ctx: &NativeCallContext<'_>) -> i32 {
+pub(super) fn run_copy(
+    bootstrap: &[u8],
+    in_memory: &mut InMemory,
+    fds: Vec<OwnedFd>,
+    ctx: &NativeCallContext<'_>,
+) -> i32 {
     ending::forget_parent();
     crate::embed::leave();
     let task = Decoder::new(bootstrap, fds, References::Granted)
-        .and_then(|mut decoder| read_task(&mut decoder));
+        .and_then(|mut decoder| read_task(&mut decoder))
+        .map(|mut task| {
+            in_memory.put_back(&mut task.args);
+            task
+        });
     let process =
         |head: &Head, fields| super::become_process(super::start::identity_of(head, fields));
     run_task(task, process, ctx)
@@ -256,11 +271,27 @@ fn adopt_method(head: &Head) {
     }
 }
 
+/// A task that is to be read as soon as everything that it may name is there.
+struct Pending {
+    bootstrap: Vec<u8>,
+    /// Where in it the task stands.
+    task: Range<usize>,
+    fds: Vec<OwnedFd>,
+}
+
 thread_local! {
-    static PENDING: RefCell<Option<(Vec<u8>, Vec<OwnedFd>)>> = const { RefCell::new(None) };
+    static PENDING: RefCell<Option<Pending>> = const { RefCell::new(None) };
     static EXIT: Cell<i32> = const { Cell::new(1) };
     /// Whether the host calls one of the script's functions instead of running the script.
     static CALLING: Cell<bool> = const { Cell::new(false) };
+}
+
+impl Pending {
+    fn read(self) -> Result<Task> {
+        let task = &self.bootstrap[self.task];
+        let mut decoder = Decoder::new(task, self.fds, References::Granted)?;
+        read_task(&mut decoder)
+    }
 }
 
 /// Whether the outermost call of this process is the host's own, which stands nowhere in the script.
@@ -269,23 +300,25 @@ pub(super) fn is_called() -> bool {
 }
 
 /// The life of an executed child: the program is compiled, the prologue evaluated, the task run. Returns the exit code.
-pub fn run_executed(bootstrap: &[u8], fds: Vec<OwnedFd>) -> i32 {
-    let Some((program, bootstrap)) = split_program(bootstrap) else {
+pub fn run_executed(bootstrap: Vec<u8>, fds: Vec<OwnedFd>) -> i32 {
+    let Some((program, rest)) = split_program(&bootstrap) else {
         return malformed();
     };
+    let from = bootstrap.len() - rest.len();
     match prepare_program(program) {
-        Ok(()) => run_prepared(bootstrap, fds),
+        Ok(()) => run_prepared(bootstrap, from, fds),
         Err(code) => code,
     }
 }
 
 /// The life of a server's child: it has a program already, unless its bootstrap brings another one. Returns the exit code.
-pub fn run_served(bootstrap: &[u8], fds: Vec<OwnedFd>) -> i32 {
-    let Some((program, bootstrap)) = split_program(bootstrap) else {
+pub fn run_served(bootstrap: Vec<u8>, fds: Vec<OwnedFd>) -> i32 {
+    let Some((program, rest)) = split_program(&bootstrap) else {
         return malformed();
     };
+    let from = bootstrap.len() - rest.len();
     if program.is_empty() {
-        return run_prepared(bootstrap, fds);
+        return run_prepared(bootstrap, from, fds);
     }
     let Ok((program, _, start)) = decode_program(program) else {
         return malformed();
@@ -299,7 +332,7 @@ pub fn run_served(bootstrap: &[u8], fds: Vec<OwnedFd>) -> i32 {
             return code;
         }
     }
-    run_prepared(bootstrap, fds)
+    run_prepared(bootstrap, from, fds)
 }
 
 fn malformed() -> i32 {
@@ -329,11 +362,14 @@ fn compile_program(runtime: &Runtime) -> std::result::Result<(), i32> {
     })
 }
 
-/// Runs a task in a process that has its program compiled but none of it evaluated.
-fn run_prepared(bootstrap: &[u8], fds: Vec<OwnedFd>) -> i32 {
+/// Runs the task that stands in a bootstrap at `from`, in a process that has its program compiled but none of it evaluated.
+fn run_prepared(bootstrap: Vec<u8>, from: usize, fds: Vec<OwnedFd>) -> i32 {
     ending::forget_parent();
     // A server has the program as it was when the server was started; a prompt may have gone on since.
-    match runtime().refresh().and_then(|()| prologue(bootstrap, fds)) {
+    match runtime()
+        .refresh()
+        .and_then(|()| prologue(bootstrap, from, fds))
+    {
         Ok((ast, mut scope)) => {
             let result = runtime()
                 .engine()
@@ -391,14 +427,13 @@ pub const ENTER: &str = "__enter_task";
 
 /// Registered in every engine: reads the task that is pending and runs it.
 pub(super) fn enter(ctx: &NativeCallContext<'_>) -> Result {
-    let Some((bootstrap, fds)) = PENDING.take() else {
+    let Some(pending) = PENDING.take() else {
         return Err(raise(
             Kind::RuntimeError,
             "this call is made by the host itself when a process begins",
         ));
     };
-    let task = Decoder::new(&bootstrap, fds, References::Granted)
-        .and_then(|mut decoder| read_task(&mut decoder));
+    let task = pending.read();
     if let Ok(Task {
         head: Head { cwd: Some(cwd), .. },
         ..
@@ -413,17 +448,26 @@ pub(super) fn enter(ctx: &NativeCallContext<'_>) -> Result {
 }
 
 /// The statements that an executed child evaluates instead of the program's top level.
-fn prologue(bootstrap: &[u8], mut fds: Vec<OwnedFd>) -> Result<(AST, Scope<'static>)> {
+fn prologue(
+    bootstrap: Vec<u8>,
+    from: usize,
+    mut fds: Vec<OwnedFd>,
+) -> Result<(AST, Scope<'static>)> {
     let runtime = runtime();
     let ast = runtime.ast();
-    let (task, constants, own_fds) = split_messages(bootstrap)
+    let (task, constants, own_fds) = split_messages(&bootstrap[from..])
         .ok_or_else(|| raise(Kind::RuntimeError, "a malformed bootstrap message"))?;
     // Who it is comes first in the task; the rest is read where all functions, imports and constants are in reach.
     let head = read_head(&mut Decoder::new(task, Vec::new(), References::Granted)?)?;
     super::become_process(super::start::identity_of(&head, Map::new()));
     let constant_fds = fds.split_off(own_fds.min(fds.len()));
     let constants = read_constants(constants, constant_fds)?;
-    PENDING.with_borrow_mut(|pending| *pending = Some((task.to_vec(), fds)));
+    let task = from + TASK_PREFIX..from + TASK_PREFIX + task.len();
+    PENDING.set(Some(Pending {
+        bootstrap,
+        task,
+        fds,
+    }));
     let mut statements = Vec::new();
     let mut evaluated = false;
     for statement in ast.statements() {

@@ -8,6 +8,7 @@
 pub(crate) mod anew;
 pub mod child;
 pub mod ending;
+mod in_memory;
 mod methods;
 pub mod start;
 

@@ -1,8 +1,10 @@
 //! `start()`: what a child is told, and how a forked one goes on with it.
 //!
 //! The same bootstrap message is made under every start method, so that what can't travel is refused alike, before anything
-//! is started. It says who the child is, what it calls and with what, and the values of the program's top-level constants.
+//! is started. It says who the child is, what it calls and with what, and the values of the program's top-level constants. Of a forked child's
+//! arguments large ones aren't in it, if they are plain data: it has them in memory.
 
+use super::in_memory::InMemory;
 use super::{Identity, Phase, Process, child};
 use crate::convert::Encoder;
 use crate::error::{Error, Kind, Result, raise};
@@ -43,14 +45,13 @@ impl Process {
         super::ending::reap();
         let method = self.0.borrow().method.unwrap_or_else(super::method);
         crate::embed::enter(ctx, method)?;
-        let task = self.encode(method)?;
-        let mut constants = Encoder::new();
-        if method == Method::Fork {
-            // It has them in memory, and reads none of this.
-            constants.repeat();
-        }
-        child::write_constants(&mut constants, ctx)?;
-        let (slot, pid) = launch(self, method, &task, &constants, ctx)?;
+        let mut in_memory = match method {
+            Method::Fork => InMemory::take(&mut self.0.borrow_mut().args),
+            Method::Spawn | Method::Forkserver => InMemory::default(),
+        };
+        let launched = self.launch(method, &mut in_memory, ctx);
+        let (slot, pid) =
+            launched.inspect_err(|_| in_memory.put_back(&mut self.0.borrow_mut().args))?;
         let mut state = self.0.borrow_mut();
         state.phase = Phase::Started { slot, pid };
         // What it was to run is the child's now.
@@ -60,6 +61,22 @@ impl Process {
         drop(state);
         super::own(|own| own.children.push(self.clone()));
         Ok(())
+    }
+
+    fn launch(
+        &self,
+        method: Method,
+        in_memory: &mut InMemory,
+        ctx: &NativeCallContext<'_>,
+    ) -> Result<(SlotId, i32)> {
+        let task = self.encode(method)?;
+        let mut constants = Encoder::new();
+        if method == Method::Fork {
+            // It has them in memory, and reads none of this.
+            constants.repeat();
+        }
+        child::write_constants(&mut constants, ctx)?;
+        launch(self, method, &task, &constants, in_memory, ctx)
     }
 
     /// Writes who the child is and what it runs.
@@ -86,15 +103,14 @@ impl Process {
         child::write_head(&mut encoder, &identity)?;
         let target = state.target.clone().map_or(Dynamic::UNIT, Dynamic::from);
         encoder.value_at("target", &target)?;
-        encoder.value_at("args", &Dynamic::from_array(state.args.clone()))?;
-        let kwargs = state
-            .kwargs
-            .clone()
-            .map_or(Dynamic::UNIT, Dynamic::from_map);
-        encoder.value_at("kwargs", &kwargs)?;
+        encoder.array_at("args", &state.args)?;
+        match &state.kwargs {
+            Some(kwargs) => encoder.map_at("kwargs", kwargs)?,
+            None => encoder.writer().unit(),
+        }
         let run = state.run.clone().map_or(Dynamic::UNIT, Dynamic::from);
         encoder.value_at("run", &run)?;
-        encoder.value_at("self", &Dynamic::from_map(state.fields.clone()))?;
+        encoder.map_at("self", &state.fields)?;
         Ok(encoder)
     }
 }
@@ -104,23 +120,21 @@ fn launch(
     method: Method,
     task: &Encoder,
     constants: &Encoder,
+    in_memory: &mut InMemory,
     ctx: &NativeCallContext<'_>,
 ) -> Result<(SlotId, i32)> {
     let (name, daemon) = {
         let state = process.0.borrow();
         (state.name.clone(), state.daemon)
     };
-    // A forked child reads the task from memory: only the others need both messages in one.
-    let bootstrap = match method {
+    let program = match method {
+        // A forked child has it, and the server: one that is the only one, if this isn't a guest.
         Method::Fork => Vec::new(),
-        // The server has one program already, which is the only one if this isn't a guest.
-        Method::Forkserver if !runtime().settings().guest => {
-            child::join_messages(None, task, constants)
-        }
-        Method::Spawn | Method::Forkserver => {
-            child::join_messages(Some(&program_message()), task, constants)
-        }
+        Method::Forkserver if !runtime().settings().guest => Vec::new(),
+        Method::Spawn | Method::Forkserver => program_message(),
     };
+    let prefix = child::prefix(&program, task);
+    let parts = child::parts(&prefix, &program, task, constants);
     let handles = [task.handles(), constants.handles()].concat();
     let fds: Vec<BorrowedFd<'_>> = task
         .borrowed_fds()?
@@ -133,13 +147,17 @@ fn launch(
     }
     let job = Job {
         slot,
-        bootstrap: &bootstrap,
+        // A forked child reads the task from memory.
+        bootstrap: match method {
+            Method::Fork => &[],
+            Method::Spawn | Method::Forkserver => &parts,
+        },
         fds: &fds,
         kept: constants.fds().len(),
     };
     let started = table::grant(slot, &handles).and_then(|()| {
         process::start(method, job, &mut |own| {
-            child::run_copy(task.bytes(), own, ctx)
+            child::run_copy(task.bytes(), in_memory, own, ctx)
         })
     });
     match started {

@@ -63,14 +63,19 @@ impl StartMethod for Spawn {
 
 /// Puts a bootstrap into a shared block that is granted to the child.
 pub(super) fn deposit(job: &Job<'_>) -> Result<Head> {
-    let block = Block::create(job.bootstrap.len().max(1), Position::default())?;
-    block.write(0, job.bootstrap)?;
+    let length = job.bootstrap.iter().map(|part| part.len()).sum::<usize>();
+    let block = Block::create(length.max(1), Position::default())?;
+    let mut at = 0;
+    for part in job.bootstrap {
+        block.write(at, part)?;
+        at += part.len();
+    }
     let handle = block.obj().handle();
     table::grant(job.slot, &[handle])?;
     Ok(Head {
         slot: job.slot.to_u64(),
         block: (handle.index, handle.generation),
-        length: job.bootstrap.len() as u64,
+        length: length as u64,
         parent: nix::unistd::getpid().as_raw(),
         requester: session().me().to_u64(),
     })

@@ -98,7 +98,7 @@ fn start_server() -> Result<()> {
     let bootstrap = BOOTSTRAP.get()();
     let job = Job {
         slot,
-        bootstrap: &bootstrap,
+        bootstrap: &[&bootstrap],
         fds: &[],
         kept: 0,
     };
@@ -215,7 +215,7 @@ pub fn serve(run: &mut dyn FnMut(Vec<u8>, Vec<OwnedFd>) -> i32) -> Result<()> {
         if forked.is_none() {
             debug_assert_ne!(server, getpid().as_raw());
             child::guard_main(head.requester());
-            let bootstrap = head.collect();
+            let mut bootstrap = head.collect().ok();
             let fds = fds.unwrap_or_default();
             let borrowed: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
             let job = Job {
@@ -224,9 +224,9 @@ pub fn serve(run: &mut dyn FnMut(Vec<u8>, Vec<OwnedFd>) -> i32) -> Result<()> {
                 fds: &borrowed,
                 kept: 0,
             };
-            child::run_copy(&job, &mut |own| match &bootstrap {
-                Ok(bootstrap) => run(bootstrap.clone(), own),
-                Err(_) => 1,
+            child::run_copy(&job, &mut |own| match bootstrap.take() {
+                Some(bootstrap) => run(bootstrap, own),
+                None => 1,
             });
         }
     }

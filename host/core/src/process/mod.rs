@@ -72,8 +72,8 @@ impl Method {
 pub struct Job<'a> {
     /// The slot that was allocated for it, with all references granted that its bootstrap names.
     pub slot: SlotId,
-    /// The message that tells it what to run, in a form that only the caller's own child understands.
-    pub bootstrap: &'a [u8],
+    /// The message that tells it what to run, in a form that only the caller's own child understands; in parts.
+    pub bootstrap: &'a [&'a [u8]],
     /// Descriptors that travel beside the message, in the message's order.
     pub fds: &'a [BorrowedFd<'a>],
     /// How many of them (the last ones) a forked child keeps under their own numbers, because it has the values that hold

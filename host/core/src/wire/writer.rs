@@ -12,6 +12,9 @@ use crate::value::{HandleKind, RawHandle, Value};
 /// Above this capacity, in bytes, [`Writer::clear`] gives the buffer back: one huge message isn't paid for until the process ends.
 const KEPT_CAPACITY: usize = 4 << 20;
 
+/// What is as long as this, in bytes, gets room for more behind it.
+const LONG: usize = 64 << 10;
+
 /// Writes one message at a time into a buffer that it keeps.
 ///
 /// A container is begun with its number of parts, which must follow exactly, and closed by [`end`](Writer::end). That the numbers
@@ -393,6 +396,10 @@ impl Writer {
     #[inline]
     fn bytes(&mut self, bytes: &[u8]) {
         self.length(bytes.len());
+        if bytes.len() >= LONG {
+            // Or what is written behind it would double all of the buffer.
+            self.buffer.reserve(bytes.len() + LONG);
+        }
         self.buffer.extend_from_slice(bytes);
     }
 
