@@ -8,8 +8,11 @@ use crate::core_error::from_wire;
 use crate::error::{ErrorDetail, Kind, Result, ScriptError, raise};
 use mphost_core::session::{ObjRef, session};
 use mphost_core::wire::{CallableHead, ErrorHead, HandleHead, Reader, Token};
-use rhai::{Array, Dynamic, FnPtr, Map};
+use rhai::{Array, Dynamic, FnPtr, Identifier, Map};
 use std::os::fd::OwnedFd;
+
+/// A map of so many entries is made one by one.
+const FEW: usize = 16;
 
 /// How the objects in a message become this process's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,16 +111,7 @@ impl<'a> Decoder<'a> {
                 self.reader.end();
                 Dynamic::from_array(array)
             }
-            Token::Map(length) => {
-                let mut map = Map::new();
-                for _ in 0..length {
-                    let key = self.reader.key().map_err(|e| from_wire(&e))?;
-                    let value = self.value()?;
-                    map.insert(key.into(), value);
-                }
-                self.reader.end();
-                Dynamic::from_map(map)
-            }
+            Token::Map(length) => Dynamic::from_map(self.map(length)?),
             Token::Callable(head) => self.callable(&head)?,
             Token::Error(head) => self.error(&head)?,
             Token::Handle(head) => {
@@ -136,6 +130,32 @@ impl<'a> Decoder<'a> {
                 }
             }
         })
+    }
+
+    fn map(&mut self, length: usize) -> Result<Map> {
+        let map = if length <= FEW {
+            let mut map = Map::new();
+            for _ in 0..length {
+                let (key, value) = self.entry()?;
+                map.insert(key, value);
+            }
+            map
+        } else {
+            // They come in order, of which a map is made at once several times faster than one by one.
+            let room = self.reader.capacity::<(Identifier, Dynamic)>(length);
+            let mut entries = Vec::with_capacity(room);
+            for _ in 0..length {
+                entries.push(self.entry()?);
+            }
+            entries.into_iter().collect()
+        };
+        self.reader.end();
+        Ok(map)
+    }
+
+    fn entry(&mut self) -> Result<(Identifier, Dynamic)> {
+        let key = self.reader.key().map_err(|e| from_wire(&e))?;
+        Ok((key.into(), self.value()?))
     }
 
     /// The session object of a handle, as this process's own.
