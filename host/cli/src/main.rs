@@ -144,6 +144,7 @@ fn end_where_memory_ends() {
 
 fn main() -> ExitCode {
     end_where_memory_ends();
+    mphost_core::heap::keep_freed();
     // A process that the host executed itself never gets past this line.
     mphost_stdlib::host::child_entry();
     let cli = parsed(std::env::args_os().collect());

@@ -12,6 +12,7 @@ pub mod error;
 pub mod event;
 pub mod eventcount;
 pub mod files;
+pub mod heap;
 pub mod isolate;
 #[cfg(test)]
 mod models;

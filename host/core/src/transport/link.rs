@@ -4,7 +4,8 @@
 //! Descriptors come with the frame's first byte, over local sockets alone.
 //!
 //! Invariants:
-//! - Memory for a frame is reserved as its bytes arrive, not on the word of its length; a length over the link's limit ends the link.
+//! - Memory for a frame is reserved as its bytes arrive, not on the word of its length: never more than [`AHEAD`] times as much as has arrived. A
+//!   length over the link's limit ends the link.
 //! - Whatever arrives, every descriptor is owned by somebody.
 //! - Frames are sent in the order given, whole, or the link is at its end.
 
@@ -26,6 +27,8 @@ const HEADER: usize = 8;
 const PIECE: usize = 16 << 10;
 /// The same inside of a frame that is known to be long.
 const LARGE_PIECE: usize = 256 << 10;
+/// For how many times as many bytes as have arrived of a long frame room is reserved, which is filled, and costs memory, only as more arrive.
+const AHEAD: usize = 16;
 /// Above this capacity, in bytes, an empty buffer is given back.
 const KEPT: usize = 1 << 20;
 
@@ -194,7 +197,12 @@ impl Link {
         }
         match self.header() {
             Some((length, _)) if length > PIECE => {
-                let missing = (HEADER + length).saturating_sub(self.input.len() - self.start);
+                let arrived = self.input.len() - self.start;
+                let missing = (HEADER + length).saturating_sub(arrived);
+                if self.input.capacity() - self.input.len() < missing.min(LARGE_PIECE) {
+                    // Where there isn't as much, `fill` asks for less.
+                    let _ = self.input.try_reserve_exact(missing.min(AHEAD * arrived));
+                }
                 missing.clamp(1, LARGE_PIECE)
             }
             _ => PIECE,
