@@ -13,6 +13,7 @@ use mphost_core::connection::Payload;
 use mphost_core::position::Position;
 use mphost_core::queue::{Item, Queue};
 use mphost_core::session::session;
+use mphost_core::transport::Link;
 use mphost_core::wire::Reader;
 use rhai::{Blob, Dynamic};
 use std::cell::Cell;
@@ -20,6 +21,9 @@ use std::ops::Deref;
 
 /// From so many bytes on a blob is copied once, from the script's value to where it lies in the queue, instead of twice.
 const LARGE: usize = 16 << 10;
+
+/// So many bytes don't go over a socket at once: the rest would be copied, if it weren't sent from where it is.
+const LONG: usize = 256 << 10;
 
 thread_local! {
     static ENCODER: Cell<Option<Box<Encoder>>> = const { Cell::new(None) };
@@ -99,6 +103,18 @@ pub(crate) fn into_large(mut message: Vec<u8>) -> std::result::Result<Blob, Vec<
         }
         _ => Err(message),
     }
+}
+
+/// Sends what is in an encoder over a link, as much as goes at once.
+///
+/// # Errors
+/// As [`Link::send`].
+pub(crate) fn send(link: &mut Link, encoder: &mut Encoder) -> Result<()> {
+    if encoder.fds().is_empty() && encoder.bytes().len() >= LONG {
+        return Ok(link.send_long(encoder.writer().take_bytes())?);
+    }
+    let fds = encoder.borrowed_fds()?;
+    Ok(link.send(encoder.bytes(), &fds)?)
 }
 
 /// Takes one value.

@@ -384,9 +384,7 @@ impl Client {
             }
             self.write_notes(&mut channel.link);
             let handles = encoder.seal();
-            let sent = encoder
-                .borrowed_fds()
-                .and_then(|fds| Ok(channel.link.send(encoder.bytes(), &fds)?));
+            let sent = message::send(&mut channel.link, encoder);
             sent.map(Ok).map_err(|_| {
                 handles
                     .into_iter()

@@ -260,14 +260,7 @@ impl Link {
     /// # Errors
     /// [`ConnectionError::BrokenPipe`]; [`CoreError::Value`] for more than 4 GiB; [`CoreError::Os`].
     pub fn send(&mut self, body: &[u8], fds: &[BorrowedFd<'_>]) -> Result<()> {
-        let length = u32::try_from(body.len())
-            .map_err(|_| CoreError::Value("a message may have at most 4 GiB".into()))?;
-        if fds.len() > DESCRIPTOR_LIMIT {
-            return Err(ConnectionError::TooManyDescriptors(fds.len()).into());
-        }
-        let mut header = [0; HEADER];
-        header[..4].copy_from_slice(&length.to_le_bytes());
-        header[4..].copy_from_slice(&(fds.len() as u32).to_le_bytes());
+        let header = header_of(body.len(), fds.len())?;
         let mut sent = 0;
         if self.unsent() == 0 {
             let parts = [IoSlice::new(&header), IoSlice::new(body)];
@@ -290,6 +283,26 @@ impl Link {
         }
         self.output.extend(&header[sent.min(HEADER)..]);
         self.output.extend(&body[sent.saturating_sub(HEADER)..]);
+        Ok(())
+    }
+
+    /// [`Link::send`] for a long frame, of which nothing is copied if it is the only one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn send_long(&mut self, body: Vec<u8>) -> Result<()> {
+        let header = header_of(body.len(), 0)?;
+        let mut sent = 0;
+        if self.unsent() == 0 {
+            sent = self.send_now(&[IoSlice::new(&header), IoSlice::new(&body)], &[])?;
+            if sent >= HEADER {
+                self.sent = sent - HEADER;
+                self.output = body;
+                return Ok(());
+            }
+        }
+        self.output.extend(&header[sent..]);
+        self.output.extend(&body);
         Ok(())
     }
 
@@ -348,6 +361,19 @@ impl Link {
     }
 }
 
+/// What stands before a body.
+fn header_of(length: usize, fds: usize) -> Result<[u8; HEADER]> {
+    let length = u32::try_from(length)
+        .map_err(|_| CoreError::Value("a message may have at most 4 GiB".into()))?;
+    if fds > DESCRIPTOR_LIMIT {
+        return Err(ConnectionError::TooManyDescriptors(fds).into());
+    }
+    let mut header = [0; HEADER];
+    header[..4].copy_from_slice(&length.to_le_bytes());
+    header[4..].copy_from_slice(&(fds as u32).to_le_bytes());
+    Ok(header)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -369,8 +395,11 @@ mod tests {
             vec![3],
             vec![4; 70_000],
         ];
-        for body in &bodies {
-            a.send(body, &[]).unwrap();
+        for (n, body) in bodies.iter().enumerate() {
+            match n % 2 {
+                0 => a.send(body, &[]).unwrap(),
+                _ => a.send_long(body.clone()).unwrap(),
+            }
         }
         a.enqueue(b"late");
         let mut seen = Vec::new();
@@ -397,15 +426,41 @@ mod tests {
         a.send(b"one", &[file.as_fd()]).unwrap();
         a.send(b"none", &[]).unwrap();
         a.send(b"two", &[file.as_fd(), file.as_fd()]).unwrap();
+        a.send_long(vec![0; 1 << 20]).unwrap();
+        a.send(b"three", &[file.as_fd()]).unwrap();
         let mut seen = Vec::new();
-        while seen.len() < 4 {
+        while seen.len() < 6 {
             a.flush().unwrap();
             b.fill().unwrap();
             while let Some(frame) = b.frame().unwrap() {
                 seen.push((b.body(&frame).len(), frame.fds.len()));
             }
         }
-        assert_eq!(seen, [(1 << 20, 0), (3, 1), (4, 0), (3, 2)]);
+        let long = (1 << 20, 0);
+        assert_eq!(seen, [long, (3, 1), (4, 0), (3, 2), long, (5, 1)]);
+    }
+
+    #[test]
+    fn a_long_frame_goes_from_where_it_is() {
+        let (mut a, mut b) = pair(1 << 24);
+        let file = std::fs::File::open("/dev/null").unwrap();
+        for _ in 0..2 {
+            let body = vec![7; 1 << 20];
+            let place = body.as_ptr();
+            a.send_long(body).unwrap();
+            assert_eq!(a.output.as_ptr(), place);
+            // What comes behind it is sent behind it.
+            a.send(b"one", &[file.as_fd()]).unwrap();
+            let mut seen = Vec::new();
+            while seen.len() < 2 {
+                a.flush().unwrap();
+                b.fill().unwrap();
+                while let Some(frame) = b.frame().unwrap() {
+                    seen.push((b.body(&frame).to_vec(), frame.fds.len()));
+                }
+            }
+            assert_eq!(seen, [(vec![7; 1 << 20], 0), (b"one".to_vec(), 1)]);
+        }
     }
 
     #[test]

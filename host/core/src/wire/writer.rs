@@ -67,6 +67,15 @@ impl Writer {
         &self.buffer
     }
 
+    /// The message with the memory that it is in; this begins a new one elsewhere. Objects and descriptors stay listed.
+    pub fn take_bytes(&mut self) -> Vec<u8> {
+        debug_assert_eq!(
+            self.depth, 0,
+            "a container of the message hasn't been closed"
+        );
+        std::mem::replace(&mut self.buffer, vec![VERSION])
+    }
+
     /// The message, with the memory it is in.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {

@@ -412,10 +412,7 @@ impl<'s> Loop<'s> {
             super::super::objects::write_thrown(&mut self.out, error, self.script);
         }
         let handles = self.out.seal();
-        let sent = self
-            .out
-            .borrowed_fds()
-            .and_then(|fds| Ok(peer.link.send(self.out.bytes(), &fds)?));
+        let sent = crate::message::send(&mut peer.link, &mut self.out);
         if sent.is_err() {
             handles
                 .into_iter()
