@@ -1,6 +1,6 @@
 import multiprocessing as mp, sys, time
 def send_all(conn, kind, n):
-    item = 7 if kind == "int" else b"x" * 1048576
+    item = 7 if kind == "int" else b"x" * (int(kind) * 1024)
     for i in range(n): conn.send(item)
 if __name__ == "__main__":
     mp.set_start_method("fork")
@@ -10,5 +10,6 @@ if __name__ == "__main__":
     conn.recv()
     start = time.perf_counter()
     for i in range(1, n): conn.recv()
-    print((time.perf_counter() - start) / (n - 1) * 1e6)
+    units = n - 1 if kind == "int" else (n - 1) * int(kind) / 1024
+    print((time.perf_counter() - start) / units * 1e6)
     p.join()

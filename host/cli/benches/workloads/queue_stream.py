@@ -1,6 +1,6 @@
 import multiprocessing as mp, sys, time
 def payload(kind):
-    return {"int": 7, "text": "x" * 100, "blob": b"x" * 1048576}[kind]
+    return {"int": 7, "text": "x" * 100}.get(kind) or b"x" * (int(kind) * 1024)
 def produce(q, kind, n, gate, done):
     item = payload(kind)
     gate.wait()
@@ -23,4 +23,5 @@ if __name__ == "__main__":
     for i in range(consumers): mp.Process(target=consume, args=(q, n // consumers, gate, done)).start()
     for i in range(producers): mp.Process(target=produce, args=(q, kind, n // producers, gate, done)).start()
     times = [done.get() for i in range(producers + consumers)]
-    print((max(t[1] for t in times) - min(t[0] for t in times)) / n * 1e6)
+    units = n if kind in ("int", "text") else n * int(kind) / 1024
+    print((max(t[1] for t in times) - min(t[0] for t in times)) / units * 1e6)
