@@ -273,6 +273,7 @@ impl Lane {
 
     /// Puts a message into the lane, if it is for that and there is room. The references to `handles` are the message's then: its receiver
     /// adopts them, or they go with the lane.
+    #[inline]
     pub(crate) fn put(
         &self,
         side: &impl Side,

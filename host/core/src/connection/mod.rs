@@ -19,6 +19,7 @@
 
 mod error;
 pub(crate) mod lane;
+mod long;
 pub(crate) mod packet;
 mod payload;
 mod pipe;

@@ -23,28 +23,21 @@ use nix::errno::Errno;
 use super::lane::Lane;
 use super::payload::Payload;
 use super::port::Port;
-use super::ring::{Claim, PIECE};
 use super::socket::{self, Received};
-use super::{ConnectionError, room_for};
-use crate::clock::Deadline;
+use super::{ConnectionError, long};
 use crate::error::{CoreError, Result};
-use crate::patience::look_around;
-use crate::wait::WaitKind;
 
 const SMALL: u8 = 0;
-const FIRST: u8 = 1;
-const MORE: u8 = 2;
-const LAST: u8 = 3;
+pub(super) const FIRST: u8 = 1;
+pub(super) const MORE: u8 = 2;
+pub(super) const LAST: u8 = 3;
 pub(crate) const BELL: u8 = 4;
 pub(super) const GATE: u8 = 5;
-const BESIDE: u8 = 6;
+pub(super) const BESIDE: u8 = 6;
 
 /// The largest body of a packet, in bytes. Well below the smallest send buffer that Linux is configured with by default (208 KiB),
 /// so that several packets fit, and the two sides work at the same time.
 pub(super) const FRAGMENT: usize = 64 << 10;
-
-/// Bytes of a packet that says where a piece lies.
-const PLACE: usize = 12;
 
 /// Up to how many bytes it is cheaper to copy a body behind its packet's first byte than to have the kernel gather the two.
 const COPIED: usize = 63;
@@ -74,63 +67,27 @@ pub(super) fn gate(socket: BorrowedFd<'_>) -> std::result::Result<(), Errno> {
 }
 
 /// Sends one message, of a long one as much as possible by the ring of `lane`.
+#[inline]
 pub(super) fn send(
     port: &Port<'_>,
     payload: &Payload<'_>,
     fds: &[RawFd],
     lane: Option<Lane>,
 ) -> Result<()> {
-    if payload.len() <= FRAGMENT {
-        return send_packet(port, SMALL, payload, fds);
-    }
-    let length = (payload.len() as u64).to_le_bytes();
-    send_packet(port, FIRST, &length.as_slice().into(), fds)?;
-    port.in_message(|| {
-        let ring = lane.map_or(Ok(None), |lane| lane.ring())?;
-        let mut rest = *payload;
-        while !rest.is_empty() {
-            if let Some(ring) = &ring
-                && rest.len() > FRAGMENT
-                && let (piece, behind) = rest.split(PIECE)
-                && let Some(number) = put_beside(ring, &piece)?
-            {
-                send_packet(
-                    port,
-                    BESIDE,
-                    &place(number, piece.len()).as_slice().into(),
-                    &[],
-                )?;
-                rest = behind;
-                continue;
-            }
-            let (fragment, behind) = rest.split(FRAGMENT);
-            let kind = if behind.is_empty() { LAST } else { MORE };
-            send_packet(port, kind, &fragment, &[])?;
-            rest = behind;
-        }
-        Ok(())
-    })
-}
-
-/// What a packet says of a piece that lies in the ring.
-fn place(number: u64, length: usize) -> [u8; PLACE] {
-    let mut place = [0; PLACE];
-    place[..8].copy_from_slice(&number.to_le_bytes());
-    place[8..].copy_from_slice(&(length as u32).to_le_bytes());
-    place
-}
-
-/// Puts a piece into a ring, if there is room or will be soon: its number.
-fn put_beside(ring: &Claim, piece: &Payload<'_>) -> Result<Option<u64>> {
-    match ring.put(piece) {
-        None => look_around(WaitKind::Descriptors, Deadline::NEVER, || {
-            Ok(ring.put(piece))
-        }),
-        number => Ok(number),
+    match payload.len() <= FRAGMENT {
+        true => send_packet(port, SMALL, payload, fds),
+        false => long::send(port, payload, fds, lane),
     }
 }
 
-fn send_packet(port: &Port<'_>, kind: u8, body: &Payload<'_>, fds: &[RawFd]) -> Result<()> {
+/// Sends one packet.
+#[inline]
+pub(super) fn send_packet(
+    port: &Port<'_>,
+    kind: u8,
+    body: &Payload<'_>,
+    fds: &[RawFd],
+) -> Result<()> {
     // A packet is sent whole or not at all.
     let mut copy = [kind; 1 + COPIED];
     let sent = if let Some(to) = copy.get_mut(1..=body.len()) {
@@ -186,6 +143,7 @@ pub(super) fn try_receive_first(
 }
 
 /// Receives the rest of a message whose first packet is in `into`; tells `lane`, if there is one, when it has been taken whole.
+#[inline]
 pub(super) fn finish(
     port: &Port<'_>,
     first: Option<First>,
@@ -208,21 +166,7 @@ pub(super) fn finish(
             }
         }
         FIRST => {
-            let length = u64::from_le_bytes(
-                into.as_slice()
-                    .try_into()
-                    .map_err(|_| ConnectionError::Malformed)?,
-            );
-            let length = usize::try_from(length).map_err(|_| ConnectionError::BadMessageLength)?;
-            into.clear();
-            if maxlength.is_some_and(|maxlength| length > maxlength) {
-                return Err(ConnectionError::BadMessageLength.into());
-            }
-            if lane.is_some() {
-                // Our own program says so, and addresses cost nothing: memory comes as bytes do. Where there aren't as many, `room_for` sees to it.
-                let _ = into.try_reserve_exact(length);
-            }
-            port.in_message(|| receive_fragments(port, into, length, lane, &mut descriptors_lost))?;
+            long::receive(port, into, maxlength, lane, &mut descriptors_lost)?;
             arrived();
         }
         _ => return Err(ConnectionError::Malformed.into()),
@@ -237,52 +181,8 @@ pub(super) fn finish(
     Ok(fds)
 }
 
-fn receive_fragments(
-    port: &Port<'_>,
-    into: &mut Vec<u8>,
-    length: usize,
-    lane: Option<Lane>,
-    descriptors_lost: &mut bool,
-) -> Result<()> {
-    // None are expected here; those of a peer that misbehaves are closed on return.
-    let mut stray = Vec::new();
-    loop {
-        let room = room_for(into, length, FRAGMENT);
-        let kind = receive_packet(port, into, room, &mut stray, descriptors_lost)?
-            .ok_or(ConnectionError::TornMessage)?;
-        match (kind, into.len() == length) {
-            (MORE, false) => {}
-            (LAST, true) => return Ok(()),
-            (BESIDE, _) => {
-                if take_beside(lane, into, length)? {
-                    return Ok(());
-                }
-            }
-            _ => return Err(ConnectionError::Malformed.into()),
-        }
-    }
-}
-
-/// Takes the piece that the packet at the end of `into` tells of, in its place; whether the message is whole then.
-fn take_beside(lane: Option<Lane>, into: &mut Vec<u8>, length: usize) -> Result<bool> {
-    let malformed = || CoreError::from(ConnectionError::Malformed);
-    let (before, place) = into.split_last_chunk::<PLACE>().ok_or_else(malformed)?;
-    let (number, size) = place.split_first_chunk::<8>().ok_or_else(malformed)?;
-    let number = u64::from_le_bytes(*number);
-    let size = u32::from_le_bytes(size.try_into().map_err(|_| malformed())?) as usize;
-    let end = before.len();
-    into.truncate(end);
-    if !(1..=PIECE).contains(&size) || room_for(into, length, size) != size {
-        return Err(malformed());
-    }
-    match lane {
-        Some(lane) if lane.take_piece(number, size, into) => Ok(into.len() == length),
-        _ => Err(malformed()),
-    }
-}
-
 /// Receives one packet, its body after the end of `into`; its kind, or none at the end of the connection.
-fn receive_packet(
+pub(super) fn receive_packet(
     port: &Port<'_>,
     into: &mut Vec<u8>,
     room: usize,

@@ -21,6 +21,7 @@ impl<'a> Payload<'a> {
 
     /// How many bytes it has.
     #[must_use]
+    #[inline]
     pub fn len(&self) -> usize {
         self.head.len() + self.body.len()
     }
@@ -50,7 +51,11 @@ impl<'a> Payload<'a> {
     ///
     /// # Panics
     /// If it isn't.
+    #[inline]
     pub fn copy_to(&self, room: &mut [u8]) {
+        if self.head.is_empty() {
+            return room.copy_from_slice(self.body);
+        }
         let (front, back) = room.split_at_mut(self.head.len());
         front.copy_from_slice(self.head);
         back.copy_from_slice(self.body);

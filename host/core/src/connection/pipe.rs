@@ -40,13 +40,10 @@ fn put(port: &Port<'_>, lane: Lane, payload: &Payload<'_>, handles: &[RawHandle]
         if port.is_hung_up() {
             return Err(ConnectionError::BrokenPipe.into());
         }
-        let put = || lane.put(&port.fd(), payload, handles);
-        let mut outcome = put()?;
-        if outcome == Put::Full {
-            // A gate costs more than the receiver takes for a few messages.
-            let look = || Ok(Some(put()?).filter(|outcome| *outcome != Put::Full));
-            outcome = look_around(WaitKind::Descriptors, Deadline::NEVER, look)?.unwrap_or(outcome);
-        }
+        let outcome = match lane.put(&port.fd(), payload, handles)? {
+            Put::Full => put_soon(port, lane, payload, handles)?,
+            outcome => outcome,
+        };
         match outcome {
             Put::Done => return Ok(true),
             Put::Socket => return Ok(false),
@@ -70,6 +67,22 @@ fn put(port: &Port<'_>, lane: Lane, payload: &Payload<'_>, handles: &[RawHandle]
         }
         port.wait(libc::POLLOUT, Deadline::NEVER)?;
     }
+}
+
+/// Puts the message into a lane that was full just now, if there is room soon: a gate costs more than the receiver takes for some messages.
+#[cold]
+fn put_soon(
+    port: &Port<'_>,
+    lane: Lane,
+    payload: &Payload<'_>,
+    handles: &[RawHandle],
+) -> Result<Put> {
+    let look = || {
+        let outcome = lane.put(&port.fd(), payload, handles)?;
+        Ok(Some(outcome).filter(|outcome| *outcome != Put::Full))
+    };
+    let found = look_around(WaitKind::Descriptors, Deadline::NEVER, look)?;
+    Ok(found.unwrap_or(Put::Full))
 }
 
 /// Receives one message into `into`, which is empty.

@@ -249,14 +249,17 @@ impl Body {
         pages: u32,
     ) -> Result<Option<Place>> {
         let tail = self.tail(puts);
-        let is_empty = self.gets.count.load(Acquire) >= puts;
+        let is_empty = || self.gets.count.load(Acquire) >= puts;
+        // Any chunk has room for some short records.
         let is_small = match tail {
-            Some(tail) if is_empty => chunk_len(session, tail.page)? < pages as usize * PAGE,
-            _ => is_empty,
+            Some(tail) if need > PAGE && is_empty() => {
+                chunk_len(session, tail.page)? < pages as usize * PAGE
+            }
+            _ => false,
         };
         if !is_small {
             let at = self.room(session, tail, need)?;
-            if at.is_some() || !is_empty {
+            if at.is_some() || !is_empty() {
                 return Ok(at);
             }
         }
@@ -339,6 +342,7 @@ impl Body {
     /// Writes a record of `need` bytes where `place` said, and commits it. `fill` writes its payload in place.
     ///
     /// The caller holds the put lock.
+    #[inline]
     pub(crate) fn put_record(
         &self,
         session: &Session,
