@@ -25,7 +25,9 @@ pub(super) const RECORD_HEAD: usize = UNIT;
 pub(super) const GROWTH: u32 = 16;
 /// … to a mebibyte, unless items are larger.
 pub(super) const LARGEST_COMMON: u32 = 256;
-/// Large items get chunks for four of them, up to this many pages (16 MiB), so that they cycle too.
+/// Large items get chunks for so many of them …
+const ROOMY: u32 = 4;
+/// … or as many as fit into this many pages (16 MiB), so that they cycle too.
 pub(super) const LARGEST_ROOMY: u32 = 4096;
 /// `flags` of a jump.
 pub(super) const JUMP: u32 = u32::MAX;
@@ -323,7 +325,7 @@ impl Body {
             }
             pages::free(session, owner, run)?;
         }
-        let roomy = least.saturating_mul(4).min(LARGEST_ROOMY);
+        let roomy = least.saturating_mul((LARGEST_ROOMY / least.max(1)).clamp(1, ROOMY));
         let wanted = if least > common / 4 {
             roomy.max(common)
         } else {
