@@ -5,7 +5,7 @@
 //! and evaluates a prologue instead of its top level: the imports, the constants with the values that travelled, and those constants whose
 //! value couldn't travel. So nothing is printed or made twice.
 
-use super::in_memory::InMemory;
+use super::in_memory::{self, InMemory};
 use super::{Process, anew, ending};
 use crate::convert::{Decoder, Encoder, References};
 use crate::core_error::from_wire;
@@ -101,17 +101,27 @@ pub(crate) fn decode_program(message: &[u8]) -> Result<(Program, Settings, PathB
     Ok((program, settings, message.start.into()))
 }
 
-/// The values of top-level constants, as far as they can travel; the names of all others. A message of its own.
-pub(super) fn write_constants(encoder: &mut Encoder, ctx: &NativeCallContext<'_>) -> Result<()> {
-    let constants: Vec<(String, Dynamic)> = match &ctx.global_runtime_state().constants {
-        Some(shared) => shared
-            .borrow()
-            .iter()
-            .map(|(name, value)| (name.to_string(), value.clone()))
-            .collect(),
-        None => Vec::new(),
-    };
-    for (name, value) in constants {
+/// The values of top-level constants, as far as they can travel; the names of all others. A message of its own. For a forked child only what
+/// it needs beside its memory is of use: objects and descriptors.
+pub(super) fn write_constants(
+    encoder: &mut Encoder,
+    method: Method,
+    ctx: &NativeCallContext<'_>,
+) -> Result<()> {
+    let mut others = Vec::new();
+    if let Some(shared) = &ctx.global_runtime_state().constants {
+        for (name, value) in shared.borrow().iter() {
+            if !in_memory::is_plain(value) {
+                // While these are written, anything may happen.
+                others.push((name.to_string(), value.clone()));
+            } else if method != Method::Fork {
+                encoder.writer().str(name);
+                encoder.writer().bool(true);
+                encoder.value_at(name, value)?;
+            }
+        }
+    }
+    for (name, value) in others {
         // A trial on its own: what can't travel must leave no trace in the message.
         let mut trial = Encoder::new();
         trial.repeat();

@@ -39,7 +39,12 @@ impl InMemory {
     }
 }
 
-/// How much memory a value takes, about, if it is plain data and no deeper than what can travel.
+/// Whether a value is plain data that can travel: no objects, functions or descriptors in it.
+pub(super) fn is_plain(value: &Dynamic) -> bool {
+    size(value, 0).is_some()
+}
+
+/// How much memory a value takes, about, if it is plain data and no deeper than what can travel; it stands in so many containers.
 fn size(value: &Dynamic, depth: u32) -> Option<usize> {
     // Two that are shared would still be one.
     if value.is_shared() || depth > DEPTH_LIMIT {
@@ -73,6 +78,7 @@ fn sum<'a>(mut values: impl Iterator<Item = &'a Dynamic>, depth: u32) -> Option<
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::convert::Encoder;
     use rhai::FnPtr;
 
     #[test]
@@ -110,10 +116,13 @@ mod tests {
                 Dynamic::from_array(vec![inner])
             })
         };
-        for levels in [0, 10, DEPTH_LIMIT - 2, DEPTH_LIMIT + 1] {
-            let mut args = [nested(levels)];
-            let kept = InMemory::take(&mut args);
-            assert_eq!(kept.0.len(), usize::from(levels < DEPTH_LIMIT), "{levels}");
+        for levels in [0, 10, DEPTH_LIMIT - 1, DEPTH_LIMIT, DEPTH_LIMIT + 1] {
+            let travels = |value: &Dynamic| Encoder::new().value_at("value", value).is_ok();
+            let value = nested(levels);
+            assert_eq!(is_plain(&value), travels(&value), "{levels}");
+            let args = Dynamic::from_array(vec![value.clone()]);
+            let kept = InMemory::take(&mut [value]);
+            assert_eq!(kept.0.len() == 1, travels(&args), "{levels}");
         }
     }
 }

@@ -75,7 +75,7 @@ impl Process {
             // It has them in memory, and reads none of this.
             constants.repeat();
         }
-        child::write_constants(&mut constants, ctx)?;
+        child::write_constants(&mut constants, method, ctx)?;
         launch(self, method, &task, &constants, in_memory, ctx)
     }
 
