@@ -291,18 +291,22 @@ impl Link {
     /// # Errors
     /// As there.
     pub fn send_long(&mut self, body: Vec<u8>) -> Result<()> {
+        if self.unsent() > 0 {
+            return self.send(&body, &[]);
+        }
         let header = header_of(body.len(), 0)?;
-        let mut sent = 0;
-        if self.unsent() == 0 {
-            sent = self.send_now(&[IoSlice::new(&header), IoSlice::new(&body)], &[])?;
-            if sent >= HEADER {
-                self.sent = sent - HEADER;
+        let sent = self.send_now(&[IoSlice::new(&header), IoSlice::new(&body)], &[])?;
+        match sent.checked_sub(HEADER) {
+            Some(sent) if sent == body.len() => {}
+            Some(sent) => {
                 self.output = body;
-                return Ok(());
+                self.sent = sent;
+            }
+            None => {
+                self.output.extend(&header[sent..]);
+                self.output.extend(&body);
             }
         }
-        self.output.extend(&header[sent..]);
-        self.output.extend(&body);
         Ok(())
     }
 
