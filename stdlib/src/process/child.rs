@@ -161,10 +161,12 @@ pub(super) fn parts<'a>(
 const PROGRAM_PREFIX: usize = 8;
 const TASK_PREFIX: usize = 16;
 
-/// The program's message in a bootstrap, which may be empty, and the rest of it.
-pub(crate) fn split_program(bootstrap: &[u8]) -> Option<(&[u8], &[u8])> {
-    let (length, rest) = bootstrap.split_first_chunk::<8>()?;
-    rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)
+/// The program's message in a bootstrap, which may be empty, and where the rest of it begins.
+fn split_program(bootstrap: &[u8]) -> Option<(&[u8], usize)> {
+    let (length, rest) = bootstrap.split_first_chunk::<PROGRAM_PREFIX>()?;
+    let (program, rest) =
+        rest.split_at_checked(usize::try_from(u64::from_le_bytes(*length)).ok()?)?;
+    Some((program, bootstrap.len() - rest.len()))
 }
 
 /// The two other messages of a bootstrap, and how many descriptors are the task's.
@@ -311,10 +313,9 @@ pub(super) fn is_called() -> bool {
 
 /// The life of an executed child: the program is compiled, the prologue evaluated, the task run. Returns the exit code.
 pub fn run_executed(bootstrap: Vec<u8>, fds: Vec<OwnedFd>) -> i32 {
-    let Some((program, rest)) = split_program(&bootstrap) else {
+    let Some((program, from)) = split_program(&bootstrap) else {
         return malformed();
     };
-    let from = bootstrap.len() - rest.len();
     match prepare_program(program) {
         Ok(()) => run_prepared(bootstrap, from, fds),
         Err(code) => code,
@@ -323,10 +324,9 @@ pub fn run_executed(bootstrap: Vec<u8>, fds: Vec<OwnedFd>) -> i32 {
 
 /// The life of a server's child: it has a program already, unless its bootstrap brings another one. Returns the exit code.
 pub fn run_served(bootstrap: Vec<u8>, fds: Vec<OwnedFd>) -> i32 {
-    let Some((program, rest)) = split_program(&bootstrap) else {
+    let Some((program, from)) = split_program(&bootstrap) else {
         return malformed();
     };
-    let from = bootstrap.len() - rest.len();
     if program.is_empty() {
         return run_prepared(bootstrap, from, fds);
     }

@@ -49,7 +49,7 @@ impl Process {
             Method::Fork => InMemory::take(&mut self.0.borrow_mut().args),
             Method::Spawn | Method::Forkserver => InMemory::default(),
         };
-        let launched = self.launch(method, &mut in_memory, ctx);
+        let launched = launch(self, method, &mut in_memory, ctx);
         let (slot, pid) =
             launched.inspect_err(|_| in_memory.put_back(&mut self.0.borrow_mut().args))?;
         let mut state = self.0.borrow_mut();
@@ -61,22 +61,6 @@ impl Process {
         drop(state);
         super::own(|own| own.children.push(self.clone()));
         Ok(())
-    }
-
-    fn launch(
-        &self,
-        method: Method,
-        in_memory: &mut InMemory,
-        ctx: &NativeCallContext<'_>,
-    ) -> Result<(SlotId, i32)> {
-        let task = self.encode(method)?;
-        let mut constants = Encoder::new();
-        if method == Method::Fork {
-            // It has them in memory, and reads none of this.
-            constants.repeat();
-        }
-        child::write_constants(&mut constants, method, ctx)?;
-        launch(self, method, &task, &constants, in_memory, ctx)
     }
 
     /// Writes who the child is and what it runs.
@@ -118,11 +102,16 @@ impl Process {
 fn launch(
     process: &Process,
     method: Method,
-    task: &Encoder,
-    constants: &Encoder,
     in_memory: &mut InMemory,
     ctx: &NativeCallContext<'_>,
 ) -> Result<(SlotId, i32)> {
+    let task = process.encode(method)?;
+    let mut constants = Encoder::new();
+    if method == Method::Fork {
+        // It has them in memory, and reads none of this.
+        constants.repeat();
+    }
+    child::write_constants(&mut constants, method, ctx)?;
     let (name, daemon) = {
         let state = process.0.borrow();
         (state.name.clone(), state.daemon)
@@ -133,8 +122,8 @@ fn launch(
         Method::Forkserver if !runtime().settings().guest => Vec::new(),
         Method::Spawn | Method::Forkserver => program_message(),
     };
-    let prefix = child::prefix(&program, task);
-    let parts = child::parts(&prefix, &program, task, constants);
+    let prefix = child::prefix(&program, &task);
+    let parts = child::parts(&prefix, &program, &task, &constants);
     let handles = [task.handles(), constants.handles()].concat();
     let fds: Vec<BorrowedFd<'_>> = task
         .borrowed_fds()?
